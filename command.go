@@ -1,0 +1,140 @@
+package labmesh
+
+import "time"
+
+// Command is a change that somebody wants made to the mesh. Commands enter the
+// log and stay there for ever: one is added, never changed. Each may arrive
+// twice and is applied once.
+type Command interface {
+	// CommandName is the name and version under which the command is in the log.
+	CommandName() string
+}
+
+// Entry is what the log holds: commands that were grouped together, and the
+// time on the leader's clock at which it took them. The state machine reads no
+// other clock.
+type Entry struct {
+	At       time.Time
+	Commands []Command
+}
+
+// Receipt says where commands entered the log and what the state machine
+// answered to each of them, in their order.
+type Receipt struct {
+	Index   uint64   `json:"index"`
+	Answers []Answer `json:"answers"`
+}
+
+// Answer is what the state machine said to one command.
+type Answer struct {
+	Refused *Error `json:"refused,omitempty"`
+	Task    TaskID `json:"task,omitempty"`    // the task that the command is about
+	Existed bool   `json:"existed,omitempty"` // a submit that had been made before
+}
+
+// FoundMesh is the first command of every mesh: it names the mesh, and makes
+// the founder its first member.
+type FoundMesh struct {
+	Mesh    MeshID `json:"mesh_id"`
+	Founder Member `json:"founder"`
+	Key     Key    `json:"key"` // the founder's admin key
+}
+
+// SubmitTask brings a task into the mesh. ID is chosen by the node that takes the submit.
+type SubmitTask struct {
+	ID   TaskID `json:"id"`
+	Spec Spec   `json:"spec"`
+	By   string `json:"by,omitempty"`
+}
+
+// PlaceTask gives a pending task to a worker. Attempt must be the next number.
+type PlaceTask struct {
+	ID      TaskID   `json:"id"`
+	Attempt int      `json:"attempt"`
+	Worker  WorkerID `json:"worker_id"`
+}
+
+// StartTask is a worker's word that it has started an attempt.
+type StartTask struct {
+	ID      TaskID   `json:"id"`
+	Attempt int      `json:"attempt"`
+	Worker  WorkerID `json:"worker_id"`
+}
+
+// FinishTask is a worker's word that an attempt has ended.
+type FinishTask struct {
+	ID      TaskID   `json:"id"`
+	Attempt int      `json:"attempt"`
+	Worker  WorkerID `json:"worker_id"`
+	Outcome Outcome  `json:"outcome"`
+}
+
+// CancelTask is somebody's word that a task is wanted no more.
+type CancelTask struct {
+	ID     TaskID `json:"id"`
+	By     string `json:"by,omitempty"`
+	Reason string `json:"reason,omitempty"`
+}
+
+// ExpireTask is the leader giving up on a task whose deadline has passed.
+// Attempt is the newest attempt when the leader decided.
+type ExpireTask struct {
+	ID      TaskID `json:"id"`
+	Attempt int    `json:"attempt"`
+	Cause   Cause  `json:"cause"` // queue, timeout or offer
+}
+
+// WakeTasks makes pending those tasks whose wait before a retry is over. Every
+// entry does so; this one exists for when no other is due.
+type WakeTasks struct{}
+
+// PutWorker registers a worker, or changes what the mesh knows of it. It makes
+// an offline worker active again.
+type PutWorker struct {
+	Worker Worker `json:"worker"`
+}
+
+// LoseWorker is the leader's verdict that a worker is gone. Its attempts are lost.
+type LoseWorker struct {
+	ID     WorkerID `json:"worker_id"`
+	Reason string   `json:"reason"`
+}
+
+// PutMember admits a node. With Invite set it uses up one use of that invite,
+// and is refused when the invite has expired, is used up, or has another role.
+type PutMember struct {
+	Member Member `json:"member"`
+	Invite string `json:"invite,omitempty"`
+}
+
+// BanMember shuts a node out at once.
+type BanMember struct {
+	Node NodeID `json:"node_id"`
+	By   string `json:"by,omitempty"`
+}
+
+// PutInvite makes an invite known to all nodes.
+type PutInvite struct {
+	Invite Invite `json:"invite"`
+}
+
+// PutKey makes an API key known to all nodes.
+type PutKey struct {
+	Key Key `json:"key"`
+}
+
+// The names under which commands are in the log.
+func (FoundMesh) CommandName() string  { return "found_mesh.v1" }
+func (SubmitTask) CommandName() string { return "submit_task.v1" }
+func (PlaceTask) CommandName() string  { return "place_task.v1" }
+func (StartTask) CommandName() string  { return "start_task.v1" }
+func (FinishTask) CommandName() string { return "finish_task.v1" }
+func (CancelTask) CommandName() string { return "cancel_task.v1" }
+func (ExpireTask) CommandName() string { return "expire_task.v1" }
+func (WakeTasks) CommandName() string  { return "wake_tasks.v1" }
+func (PutWorker) CommandName() string  { return "put_worker.v1" }
+func (LoseWorker) CommandName() string { return "lose_worker.v1" }
+func (PutMember) CommandName() string  { return "put_member.v1" }
+func (BanMember) CommandName() string  { return "ban_member.v1" }
+func (PutInvite) CommandName() string  { return "put_invite.v1" }
+func (PutKey) CommandName() string     { return "put_key.v1" }

@@ -1,0 +1,45 @@
+package labmesh
+
+import "time"
+
+// Event is something that happened to the mesh, as every replica sees it:
+// applying an entry of the log yields events, in order. The ledger writes them
+// down and the event stream passes them on.
+type Event struct {
+	Index uint64    `json:"log_index"`
+	N     int       `json:"n"` // place among the events of the same log index, from 0
+	At    time.Time `json:"time"`
+	Type  EventType `json:"type"`
+
+	Task    *Task    `json:"task,omitempty"`    // the task after the event
+	Attempt *Attempt `json:"attempt,omitempty"` // the attempt that ended
+	Worker  *Worker  `json:"worker,omitempty"`  // the worker after the event
+	Member  *Member  `json:"member,omitempty"`
+	Actor   string   `json:"actor,omitempty"`  // on whose word
+	Detail  string   `json:"detail,omitempty"` // for people
+}
+
+// EventType names what happened.
+type EventType string
+
+// The events. A task that ends yields AttemptEnded (if a worker held it) and
+// then TaskEnded, which carries the task in its final form; both are rows of
+// the ledger.
+const (
+	TaskSubmitted  EventType = "task_submitted"
+	TaskPlaced     EventType = "task_placed"
+	TaskStarted    EventType = "task_started"
+	TaskCancelling EventType = "task_cancelling"
+	TaskRetried    EventType = "task_retried" // back to pending
+	TaskEnded      EventType = "task_ended"   // final
+	AttemptEnded   EventType = "attempt_ended"
+	AttemptLate    EventType = "attempt_late" // word of an attempt that counts no more: refused, but on record
+	WorkerJoined   EventType = "worker_joined"
+	WorkerUpdated  EventType = "worker_changed"
+	WorkerGone     EventType = "worker_lost"
+	MemberJoined   EventType = "member_joined"
+	MemberBanned   EventType = "member_banned"
+	MeshFounded    EventType = "mesh_founded"
+	InviteMade     EventType = "invite_made"
+	KeyMade        EventType = "key_made"
+)

@@ -1,0 +1,170 @@
+package labmesh
+
+import "time"
+
+// Worker is a worker as the mesh decided about it: what it can do, and whether
+// it takes work. What it is doing now is in its [Advert], never here.
+type Worker struct {
+	ID           WorkerID          `json:"worker_id"`
+	Node         NodeID            `json:"node_id"`
+	Hostname     string            `json:"hostname"`
+	Slots        int               `json:"slots"`
+	Kinds        []Kind            `json:"kinds"` // the kinds of task it can run
+	Capabilities Capabilities      `json:"capabilities"`
+	Tags         map[string]string `json:"tags,omitempty"`
+
+	Status     WorkerStatus `json:"status"`
+	Reason     string       `json:"reason,omitempty"` // why it is not active
+	Registered time.Time    `json:"registered"`       // when it first came
+	Changed    time.Time    `json:"changed"`          // when Status last changed
+	Index      uint64       `json:"log_index"`
+}
+
+// WorkerStatus says whether a worker takes work.
+type WorkerStatus string
+
+// The statuses of a worker. A worker that is active and full is shown to users as busy.
+const (
+	WorkerActive   WorkerStatus = "active"
+	WorkerDraining WorkerStatus = "draining"
+	WorkerOffline  WorkerStatus = "offline"
+)
+
+// Capabilities are what a machine really offers. Sizes are GiB; what cannot be
+// known is absent, never 0.
+type Capabilities struct {
+	Hostname string   `json:"hostname"`
+	Platform string   `json:"platform"` // e.g. linux/amd64
+	Hardware []string `json:"hardware"` // words that requirements ask for: cpu, cuda, …
+	CPU      CPU      `json:"cpu"`
+	Memory   Memory   `json:"memory"`
+	Disk     *Disk    `json:"disk,omitempty"`
+	GPU      *GPU     `json:"gpu,omitempty"`
+	// Absent says, for hardware that was looked for and not found, why not.
+	Absent map[string]string `json:"absent,omitempty"`
+	// Tools are the interpreters and toolchains found, by name, with their version.
+	Tools map[string]string `json:"tools,omitempty"`
+}
+
+// CPU describes the processors of a machine.
+type CPU struct {
+	Model   string  `json:"model,omitempty"`
+	Cores   int     `json:"cores,omitempty"`
+	Threads int     `json:"threads,omitempty"`
+	FreqMHz float64 `json:"freq_mhz,omitempty"`
+}
+
+// Memory is the memory of a machine, in GiB.
+type Memory struct {
+	TotalGB     float64 `json:"total_gb"`
+	AvailableGB float64 `json:"available_gb"`
+}
+
+// Disk is the file system that holds the attempts, in GiB.
+type Disk struct {
+	TotalGB float64 `json:"total_gb"`
+	FreeGB  float64 `json:"free_gb"`
+}
+
+// GPU describes the GPUs of a machine. Name, MemoryGB and CUDACompute are
+// those of the first device.
+type GPU struct {
+	Count       int         `json:"count"`
+	Devices     []GPUDevice `json:"devices"`
+	CUDAVersion string      `json:"cuda_version,omitempty"`
+	Driver      string      `json:"driver,omitempty"`
+	Name        string      `json:"name,omitempty"`
+	MemoryGB    float64     `json:"memory_gb,omitempty"`
+	CUDACompute float64     `json:"cuda_compute,omitempty"`
+}
+
+// GPUDevice is one GPU.
+type GPUDevice struct {
+	Index             int     `json:"index"`
+	UUID              string  `json:"uuid,omitempty"`
+	Name              string  `json:"name"`
+	MemoryGB          float64 `json:"memory_gb"`
+	ComputeCapability string  `json:"compute_capability,omitempty"` // major.minor
+}
+
+// GPUCount is how many GPUs the machine has.
+func (c Capabilities) GPUCount() int {
+	if c.GPU == nil {
+		return 0
+	}
+	return c.GPU.Count
+}
+
+// Metrics are what a machine is doing now. They travel in adverts and never
+// enter the log.
+type Metrics struct {
+	CPUPercent        float64 `json:"cpu_percent"`
+	Load1             float64 `json:"load1"`
+	MemoryAvailableGB float64 `json:"memory_available_gb"`
+	DiskFreeGB        float64 `json:"disk_free_gb"`
+	Running           int     `json:"running"` // attempts under way
+	RSSMB             float64 `json:"rss_mb"`  // of the node's own process
+}
+
+// Advert is what a node says of itself, again and again, by gossip. It holds
+// until its lease runs out. Gossip may lose it: nothing that must arrive may
+// depend on one.
+type Advert struct {
+	Node    NodeID        `json:"node_id"`
+	Worker  WorkerID      `json:"worker_id,omitempty"` // "" on a node that takes no work
+	Boot    int64         `json:"boot"`                // when the process started, Unix ns; a later boot replaces an earlier
+	Seq     uint64        `json:"seq"`                 // counts up within a boot
+	Lease   time.Duration `json:"lease_ns"`
+	Addrs   []string      `json:"addrs"` // multiaddrs it listens on
+	API     string        `json:"api,omitempty"`
+	Version string        `json:"version"`
+	Feature int           `json:"feature"` // the feature level it knows, see [Feature]
+	Accepts bool          `json:"accepts"` // whether its worker takes new work just now
+	Reason  string        `json:"reason,omitempty"`
+	Metrics Metrics       `json:"metrics"`
+}
+
+// Feature is the feature level of this build: the newest commands it knows. A
+// command is proposed only when every replica's advert says it knows it.
+const Feature = 1
+
+// Member is a node that belongs to the mesh, or did until it was banned.
+type Member struct {
+	Node     NodeID    `json:"node_id"`
+	Role     Role      `json:"role"`
+	Hostname string    `json:"hostname,omitempty"`
+	Addrs    []string  `json:"addrs,omitempty"` // where it could be reached when it joined
+	Banned   bool      `json:"banned,omitempty"`
+	Joined   time.Time `json:"joined"`
+	Index    uint64    `json:"log_index"`
+}
+
+// Role is what a member, or the bearer of a key, may do.
+type Role string
+
+// The roles.
+const (
+	RoleNode   Role = "node"   // a member that may vote, submit and work
+	RoleWorker Role = "worker" // a member that only works: it never votes
+	RoleAdmin  Role = "admin"  // a key that may do everything
+)
+
+// Invite lets strangers in until it expires or is used up. The mesh keeps the
+// key that proves the secret, never the secret.
+type Invite struct {
+	ID      string    `json:"id"`
+	Key     []byte    `json:"key"` // SHA-256 of the secret
+	Role    Role      `json:"role"`
+	Expires time.Time `json:"expires"`
+	Uses    int       `json:"uses"` // how many more may come in by it
+	By      string    `json:"by,omitempty"`
+}
+
+// Key is an API key. The mesh keeps its hash, never the key.
+type Key struct {
+	ID      string    `json:"id"` // the part of the key that may be shown
+	Hash    []byte    `json:"hash"`
+	Role    Role      `json:"role"`
+	Name    string    `json:"name,omitempty"`
+	Created time.Time `json:"created"`
+}
