@@ -89,6 +89,8 @@ type Task struct {
 	Phase   Phase    `json:"phase"`
 	Attempt int      `json:"attempt"`             // number of the newest attempt; 0 before the first. The fencing token.
 	Worker  WorkerID `json:"worker_id,omitempty"` // who holds, or last held, the attempt
+	Slots   int      `json:"slots,omitempty"`     // slots of Worker that the attempt takes
+	Class   string   `json:"class"`               // tasks with equal needs wait in one class
 	Failed  int      `json:"failed,omitempty"`    // attempts that ended by the task's own fault
 	Lost    int      `json:"lost,omitempty"`      // attempts that ended by the mesh's fault
 
@@ -96,6 +98,7 @@ type Task struct {
 	NotBefore time.Time `json:"not_before,omitzero"` // no placement before this
 	Assigned  time.Time `json:"assigned,omitzero"`   // when the newest attempt was placed
 	Started   time.Time `json:"started,omitzero"`    // when the newest attempt started
+	Cancelled time.Time `json:"cancelled,omitzero"`  // when somebody first wanted it cancelled
 	Ended     time.Time `json:"ended,omitzero"`
 
 	Error  string          `json:"error,omitempty"`
