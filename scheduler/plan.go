@@ -1,0 +1,233 @@
+package scheduler
+
+import (
+	"container/heap"
+	"time"
+
+	"labmesh"
+	"labmesh/state"
+)
+
+// PlanMax bounds the commands of one plan. What is left goes with the next.
+const PlanMax = 4096
+
+// reserveAfter is how long a task that needs more than any worker has free may
+// wait before a worker is kept free for it.
+const reserveAfter = 10 * time.Second
+
+// Input is all that a decision rests on.
+type Input struct {
+	View state.View
+	Now  time.Time // on the leader's clock
+
+	// Heard is what is known by gossip of each worker, by its id. Nothing is
+	// placed on a worker that is not in it.
+	Heard map[labmesh.WorkerID]Heard
+
+	// Led is when this leadership began. Silence before it proves nothing.
+	Led time.Time
+}
+
+// Heard is the last word of a worker.
+type Heard struct {
+	Expires time.Time // when its lease runs out, on the leader's clock
+	Accepts bool      // whether it takes new work
+}
+
+// Plan places pending tasks on free workers: the highest priority first, then
+// the oldest, each on the fitting worker that is least full. It goes on until
+// nothing fits any more or the plan has PlanMax commands.
+func Plan(in Input) []labmesh.Command {
+	p := planner{in: in}
+	p.gather()
+	if len(p.bays) == 0 {
+		return nil
+	}
+	p.line()
+	for len(p.lanes) > 0 && len(p.out) < PlanMax {
+		l := p.lanes[0]
+		b := l.best()
+		if b == nil {
+			p.block(l)
+			heap.Pop(&p.lanes)
+			continue
+		}
+		p.place(l, b)
+		if l.advance(&p) {
+			heap.Fix(&p.lanes, 0)
+		} else {
+			heap.Pop(&p.lanes)
+		}
+	}
+	return p.out
+}
+
+type planner struct {
+	in    Input
+	bays  []*bay
+	lanes lanes
+	out   []labmesh.Command
+}
+
+// bay is a worker with room, as the plan fills it.
+type bay struct {
+	w           *labmesh.Worker
+	slots, gpus int // free
+	reserved    bool
+}
+
+// load orders bays: the emptiest goes first.
+func (b *bay) load() float64 { return 1 - float64(b.slots)/float64(b.w.Slots) }
+
+func (b *bay) room(needs *labmesh.Requirements) bool {
+	return !b.reserved && needs.Slots(b.w.Slots) <= b.slots && needs.GPUs <= b.gpus
+}
+
+func (p *planner) gather() {
+	for w := range p.in.View.FreeWorkers() {
+		h, ok := p.in.Heard[w.ID]
+		if !ok || !h.Accepts || h.Expires.Before(p.in.Now) {
+			continue
+		}
+		u := p.in.View.Used(w.ID)
+		p.bays = append(p.bays, &bay{w: w, slots: w.Slots - u.Slots, gpus: w.Capabilities.GPUCount() - u.GPUs})
+	}
+}
+
+// line makes a lane of each class in which a task waits that fits a bay.
+func (p *planner) line() {
+	for c := range p.in.View.Classes() {
+		l := &lane{class: c}
+		for _, b := range p.bays {
+			if c.Needs.Fits(c.Kind, b.w) {
+				l.fits = append(l.fits, ranked{b, b.load()})
+			}
+		}
+		if len(l.fits) == 0 {
+			continue
+		}
+		heap.Init(&l.fits)
+		if l.advance(p) {
+			p.lanes = append(p.lanes, l)
+		}
+	}
+	heap.Init(&p.lanes)
+}
+
+func (p *planner) place(l *lane, b *bay) {
+	t := l.head()
+	b.slots -= l.class.Needs.Slots(b.w.Slots)
+	b.gpus -= l.class.Needs.GPUs
+	p.out = append(p.out, labmesh.PlaceTask{ID: t.ID, Attempt: t.Attempt + 1, Worker: b.w.ID})
+}
+
+// block is called for a lane whose head finds no room. A task that needs more
+// than one slot would starve behind a stream of small ones; when it has waited
+// long enough, the fitting worker with most room is kept for it.
+func (p *planner) block(l *lane) {
+	if p.in.Now.Sub(l.head().Created) < reserveAfter {
+		return
+	}
+	var most *bay
+	for _, b := range p.bays {
+		if !b.reserved && l.class.Needs.Fits(l.class.Kind, b.w) && (most == nil || b.slots > most.slots) {
+			most = b
+		}
+	}
+	if most != nil {
+		most.reserved = true
+	}
+}
+
+// lane is the queue of one class and the bays that fit it.
+type lane struct {
+	class *state.Class
+	buf   []*labmesh.Task // the next tasks of the queue; buf[0] is the head
+	last  *labmesh.Task   // the last that was taken from the view
+	dry   bool            // the view has no more
+	fits  bays
+}
+
+// laneChunk is how many tasks a lane takes from the view at a time, after the first.
+const laneChunk = 128
+
+func (l *lane) head() *labmesh.Task { return l.buf[0] }
+
+// advance makes the next task the head, and reports whether there is one.
+func (l *lane) advance(p *planner) bool {
+	n := laneChunk
+	if l.last == nil {
+		n = 1 // most plans place little: do not take what is not needed
+	} else {
+		l.buf = l.buf[1:]
+	}
+	if len(l.buf) == 0 && !l.dry {
+		l.buf = p.in.View.Queue(l.class.ID, l.last, n, nil)
+		l.dry = len(l.buf) < n
+		if len(l.buf) > 0 {
+			l.last = l.buf[len(l.buf)-1]
+		}
+	}
+	return len(l.buf) > 0
+}
+
+// best is the least full bay with room for the lane's tasks, or nil.
+func (l *lane) best() *bay {
+	for len(l.fits) > 0 {
+		top := &l.fits[0]
+		switch {
+		case !top.bay.room(&l.class.Needs):
+			heap.Pop(&l.fits) // a bay only fills up during a plan
+		case top.load != top.bay.load():
+			top.load = top.bay.load() // another lane has put something there
+			heap.Fix(&l.fits, 0)
+		default:
+			return top.bay
+		}
+	}
+	return nil
+}
+
+// ranked is a bay and its load when it was last looked at.
+type ranked struct {
+	bay  *bay
+	load float64
+}
+
+type bays []ranked
+
+func (b bays) Len() int      { return len(b) }
+func (b bays) Swap(i, j int) { b[i], b[j] = b[j], b[i] }
+func (b bays) Less(i, j int) bool {
+	if b[i].load != b[j].load {
+		return b[i].load < b[j].load
+	}
+	return b[i].bay.w.ID < b[j].bay.w.ID
+}
+func (b *bays) Push(x any) { *b = append(*b, x.(ranked)) }
+func (b *bays) Pop() any {
+	old := *b
+	x := old[len(old)-1]
+	*b = old[:len(old)-1]
+	return x
+}
+
+// lanes are ordered by their heads: priority, then age.
+type lanes []*lane
+
+func (l lanes) Len() int      { return len(l) }
+func (l lanes) Swap(i, j int) { l[i], l[j] = l[j], l[i] }
+func (l lanes) Less(i, j int) bool {
+	a, b := l[i].head(), l[j].head()
+	if a.Spec.Priority != b.Spec.Priority {
+		return a.Spec.Priority > b.Spec.Priority
+	}
+	return a.Seq < b.Seq
+}
+func (l *lanes) Push(x any) { *l = append(*l, x.(*lane)) }
+func (l *lanes) Pop() any {
+	old := *l
+	x := old[len(old)-1]
+	*l = old[:len(old)-1]
+	return x
+}

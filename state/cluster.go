@@ -1,0 +1,93 @@
+package state
+
+import (
+	"fmt"
+	"time"
+
+	"labmesh"
+)
+
+// Cluster is the state machine. It is not safe for concurrent use: one
+// goroutine applies, the others read views.
+type Cluster struct {
+	v View
+}
+
+// New returns the state of a mesh that nobody has founded yet.
+func New() *Cluster { return &Cluster{v: emptyView()} }
+
+// View returns an immutable copy of the state, in constant time.
+func (c *Cluster) View() View { return c.v.copy() }
+
+// Apply applies one entry of the log, which stands there at index. It returns
+// what happened, in order, and an answer to each command, in their order. An
+// entry at or below the last applied index changes nothing.
+func (c *Cluster) Apply(index uint64, e labmesh.Entry) ([]labmesh.Event, []labmesh.Answer) {
+	answers := make([]labmesh.Answer, len(e.Commands))
+	if index <= c.v.index {
+		return nil, answers
+	}
+	c.v.index = index
+	if e.At.After(c.v.now) {
+		c.v.now = e.At // the time of the mesh never goes back, whatever a leader's clock does
+	}
+	x := &change{v: &c.v, at: c.v.now}
+	x.wake()
+	for i, cmd := range e.Commands {
+		answers[i] = x.apply(cmd)
+	}
+	x.forget()
+	return x.events, answers
+}
+
+// change is one entry being applied.
+type change struct {
+	v      *View
+	at     time.Time
+	events []labmesh.Event
+}
+
+func (x *change) apply(cmd labmesh.Command) labmesh.Answer {
+	switch cmd := cmd.(type) {
+	case labmesh.SubmitTask:
+		return x.submit(cmd)
+	case labmesh.PlaceTask:
+		return answer(cmd.ID, x.place(cmd))
+	case labmesh.StartTask:
+		return answer(cmd.ID, x.start(cmd))
+	case labmesh.FinishTask:
+		return answer(cmd.ID, x.finish(cmd))
+	case labmesh.CancelTask:
+		return answer(cmd.ID, x.cancel(cmd))
+	case labmesh.ExpireTask:
+		return answer(cmd.ID, x.expire(cmd))
+	case labmesh.WakeTasks:
+		return labmesh.Answer{} // every entry wakes
+	case labmesh.PutWorker:
+		return labmesh.Answer{Refused: x.putWorker(cmd)}
+	case labmesh.LoseWorker:
+		return labmesh.Answer{Refused: x.loseWorker(cmd)}
+	case labmesh.FoundMesh:
+		return labmesh.Answer{Refused: x.found(cmd)}
+	case labmesh.PutMember:
+		return labmesh.Answer{Refused: x.putMember(cmd)}
+	case labmesh.BanMember:
+		return labmesh.Answer{Refused: x.banMember(cmd)}
+	case labmesh.PutInvite:
+		return labmesh.Answer{Refused: x.putInvite(cmd)}
+	case labmesh.PutKey:
+		return labmesh.Answer{Refused: x.putKey(cmd)}
+	}
+	// The codec decodes no command that is not above; a test holds the two together.
+	panic(fmt.Sprintf("state: no rule for %T", cmd))
+}
+
+func answer(id labmesh.TaskID, refused *labmesh.Error) labmesh.Answer {
+	return labmesh.Answer{Task: id, Refused: refused}
+}
+
+// tell records an event of this entry.
+func (x *change) tell(e labmesh.Event) {
+	e.Index, e.N, e.At = x.v.index, len(x.events), x.at
+	x.events = append(x.events, e)
+}

@@ -1,0 +1,393 @@
+package state
+
+import (
+	"time"
+
+	"labmesh"
+)
+
+// The statuses of attempts that ended otherwise than their task.
+const (
+	attemptLost       = "lost"       // the mesh's own fault
+	attemptSuperseded = "superseded" // word that came too late
+)
+
+// backoffInfra is the wait after the second attempt in a row that the mesh
+// itself lost; it grows with their number.
+const (
+	backoffInfra    = time.Second
+	backoffInfraMax = 30 * time.Second
+)
+
+// step moves a task along s. It is the only place in which a phase is set.
+func step(t *labmesh.Task, s labmesh.Signal) *labmesh.Error {
+	to, ok := t.Phase.Next(s)
+	if !ok {
+		return labmesh.Refuse(labmesh.Conflict, "%s %s: it is %s", s, t.ID, t.Phase)
+	}
+	t.Phase = to
+	return nil
+}
+
+func (x *change) submit(cmd labmesh.SubmitTask) labmesh.Answer {
+	if _, ok := x.v.ids.Get(cmd.ID); ok {
+		return labmesh.Answer{Task: cmd.ID, Existed: true} // sent twice: already done
+	}
+	key := cmd.Spec.IdempotencyKey
+	if key != "" {
+		if id, ok := x.v.keys.Get(key); ok {
+			return labmesh.Answer{Task: id, Existed: true}
+		}
+		x.v.keys.Set(key, cmd.ID)
+	}
+	x.v.seq++
+	t := &labmesh.Task{
+		ID: cmd.ID, Seq: x.v.seq, Spec: cmd.Spec, By: cmd.By,
+		Phase: labmesh.Pending, Class: classOf(&cmd.Spec), Created: x.at,
+	}
+	x.v.ids.Set(t.ID, t.Seq)
+	x.put(nil, t)
+	x.tell(labmesh.Event{Type: labmesh.TaskSubmitted, Task: t, Actor: t.By})
+	return labmesh.Answer{Task: t.ID}
+}
+
+// place re-checks everything the scheduler believed: a plan made on an old
+// view is refused, task by task, where it no longer holds.
+func (x *change) place(cmd labmesh.PlaceTask) *labmesh.Error {
+	old, refused := x.live(cmd.ID)
+	if refused != nil {
+		return refused
+	}
+	w, ok := x.v.workers.Get(cmd.Worker)
+	t := *old
+	if refused := step(&t, labmesh.Place); refused != nil {
+		return refused
+	}
+	u, _ := x.v.used.Get(cmd.Worker)
+	needs := &t.Spec.Requirements
+	switch {
+	case cmd.Attempt != old.Attempt+1:
+		return labmesh.Refuse(labmesh.Conflict, "place %s: attempt %d is not the next after %d", t.ID, cmd.Attempt, old.Attempt)
+	case !old.NotBefore.IsZero():
+		return labmesh.Refuse(labmesh.Conflict, "place %s: not before %s", t.ID, old.NotBefore.Format(time.RFC3339))
+	case !ok || w.Status != labmesh.WorkerActive:
+		return labmesh.Refuse(labmesh.Conflict, "place %s: worker %s is not active", t.ID, cmd.Worker)
+	case !needs.Fits(t.Spec.Kind, w):
+		return labmesh.Refuse(labmesh.Conflict, "place %s: worker %s does not fit: %s", t.ID, w.ID, needs.Misfits(t.Spec.Kind, w)[0])
+	case u.Slots+needs.Slots(w.Slots) > w.Slots || u.GPUs+needs.GPUs > w.Capabilities.GPUCount():
+		return labmesh.Refuse(labmesh.Conflict, "place %s: worker %s is full", t.ID, w.ID)
+	}
+	t.Attempt, t.Worker, t.Slots = cmd.Attempt, w.ID, needs.Slots(w.Slots)
+	t.Assigned = x.at
+	x.put(old, &t)
+	x.tell(labmesh.Event{Type: labmesh.TaskPlaced, Task: &t})
+	return nil
+}
+
+func (x *change) start(cmd labmesh.StartTask) *labmesh.Error {
+	old, refused := x.holds(cmd.ID, cmd.Attempt, cmd.Worker)
+	if refused != nil {
+		return refused
+	}
+	switch old.Phase {
+	case labmesh.Running:
+		return nil // sent twice
+	case labmesh.Cancelling:
+		return labmesh.Refuse(labmesh.Conflict, "start %s: it is being cancelled", old.ID)
+	}
+	t := *old
+	if refused := step(&t, labmesh.Start); refused != nil {
+		return refused
+	}
+	t.Started = x.at
+	x.put(old, &t)
+	x.tell(labmesh.Event{Type: labmesh.TaskStarted, Task: &t})
+	return nil
+}
+
+func (x *change) finish(cmd labmesh.FinishTask) *labmesh.Error {
+	old, refused := x.holds(cmd.ID, cmd.Attempt, cmd.Worker)
+	if refused != nil {
+		if x.reported(cmd) {
+			return nil // sent twice: already done
+		}
+		x.late(cmd)
+		return refused
+	}
+	o := cmd.Outcome
+	if old.Phase == labmesh.Assigned && o.OK {
+		// Its word that it started was overtaken: an attempt that ended well did start.
+		if refused := x.start(labmesh.StartTask{ID: cmd.ID, Attempt: cmd.Attempt, Worker: cmd.Worker}); refused != nil {
+			return refused
+		}
+		old, _ = x.v.Task(cmd.ID)
+	}
+	t := *old
+	signal := labmesh.Complete
+	if !o.OK {
+		signal = x.blame(&t, o.Cause)
+	}
+	if refused := step(&t, signal); refused != nil {
+		return refused
+	}
+	if t.Phase == labmesh.Completed {
+		o.Cause, o.Error = "", ""
+	}
+	t.Error, t.Cause, t.Result = o.Error, o.Cause, o.Result
+	x.endAttempt(&t, attemptStatus(&t, o.Cause), o)
+	x.settle(old, &t)
+	return nil
+}
+
+// blame counts a bad outcome where it belongs and says what follows from it.
+func (x *change) blame(t *labmesh.Task, cause labmesh.Cause) labmesh.Signal {
+	if t.Phase == labmesh.Cancelling {
+		return labmesh.Fail // which ends in cancelled
+	}
+	if cause.Infra() {
+		t.Lost++
+	} else {
+		t.Failed++
+	}
+	switch {
+	case t.MayRetry(cause):
+		return labmesh.Retry
+	case cause == labmesh.CauseTimeout:
+		return labmesh.Expire
+	}
+	return labmesh.Fail
+}
+
+func attemptStatus(t *labmesh.Task, cause labmesh.Cause) string {
+	switch {
+	case t.Phase == labmesh.Completed || t.Phase == labmesh.Cancelled:
+		return string(t.Phase)
+	case cause.Infra():
+		return attemptLost
+	case cause == labmesh.CauseTimeout:
+		return string(labmesh.TimedOut)
+	}
+	return string(labmesh.Failed)
+}
+
+// endAttempt puts the newest attempt of t on record.
+func (x *change) endAttempt(t *labmesh.Task, status string, o labmesh.Outcome) {
+	x.v.attempts++
+	a := labmesh.Attempt{
+		ID: x.v.attempts, Task: t.ID, Number: t.Attempt, Worker: t.Worker, Status: status,
+		Cause: o.Cause, Error: o.Error, Started: t.Started, Ended: x.at, Seconds: o.Seconds, Metrics: o.Metrics,
+	}
+	if a.Started.Before(t.Assigned) {
+		a.Started = time.Time{} // that start was an earlier attempt's
+	}
+	t.History = append(t.History[:len(t.History):len(t.History)], a)
+	x.tell(labmesh.Event{Type: labmesh.AttemptEnded, Attempt: &a, Task: t})
+}
+
+// settle publishes a task whose attempt ended, in its final phase or back in the queue.
+func (x *change) settle(old, t *labmesh.Task) {
+	if t.Phase.Final() {
+		t.Ended = x.at
+		x.put(old, t)
+		x.tell(labmesh.Event{Type: labmesh.TaskEnded, Task: t})
+		return
+	}
+	wait := t.Spec.Backoff(t.Failed)
+	if t.Cause.Infra() {
+		wait = min(time.Duration(t.Lost-1)*backoffInfra, backoffInfraMax)
+	}
+	t.NotBefore = time.Time{}
+	if wait > 0 {
+		t.NotBefore = x.at.Add(wait)
+	}
+	t.Result = nil
+	t.Slots = 0
+	x.put(old, t)
+	x.tell(labmesh.Event{Type: labmesh.TaskRetried, Task: t, Detail: string(t.Cause)})
+}
+
+func (x *change) cancel(cmd labmesh.CancelTask) *labmesh.Error {
+	old, ok := x.v.Task(cmd.ID)
+	switch {
+	case !ok && x.v.Known(cmd.ID):
+		return labmesh.Refuse(labmesh.Conflict, "cancel %s: it has ended", cmd.ID)
+	case !ok:
+		return labmesh.Refuse(labmesh.NotFound, "cancel %s: no such task", cmd.ID)
+	case old.Phase == labmesh.Cancelling, old.Phase == labmesh.Cancelled:
+		return nil // sent twice
+	}
+	t := *old
+	if refused := step(&t, labmesh.Cancel); refused != nil {
+		return refused
+	}
+	t.Cancelled, t.Cause, t.Error = x.at, labmesh.CauseCancelled, "cancelled by "+or(cmd.By, "a user")
+	if cmd.Reason != "" {
+		t.Error += ": " + cmd.Reason
+	}
+	if t.Phase.Final() {
+		x.settle(old, &t)
+		return nil
+	}
+	x.put(old, &t)
+	x.tell(labmesh.Event{Type: labmesh.TaskCancelling, Task: &t, Actor: cmd.By, Detail: cmd.Reason})
+	return nil
+}
+
+// expire re-checks that the deadline the leader saw has passed.
+func (x *change) expire(cmd labmesh.ExpireTask) *labmesh.Error {
+	old, refused := x.live(cmd.ID)
+	if refused != nil {
+		return refused
+	}
+	d := deadline(old)
+	if old.Attempt != cmd.Attempt || d.IsZero() || d.After(x.at) {
+		return labmesh.Refuse(labmesh.Conflict, "expire %s: its deadline has not passed", cmd.ID)
+	}
+	t, signal := *old, labmesh.Expire
+	o := labmesh.Outcome{Cause: cmd.Cause, Error: expiry(old)}
+	if old.Phase.Held() && old.Phase != labmesh.Cancelling {
+		signal = x.blame(&t, cmd.Cause)
+	}
+	if refused := step(&t, signal); refused != nil {
+		return refused
+	}
+	t.Cause, t.Error = o.Cause, o.Error
+	if t.Phase == labmesh.Cancelled {
+		t.Cause = labmesh.CauseCancelled
+	}
+	if old.Phase.Held() {
+		x.endAttempt(&t, attemptStatus(&t, o.Cause), o)
+	}
+	x.settle(old, &t)
+	return nil
+}
+
+func expiry(t *labmesh.Task) string {
+	switch t.Phase {
+	case labmesh.Pending:
+		return "it was not started within its queue timeout of " + t.Spec.QueueTimeout().String()
+	case labmesh.Assigned:
+		return "worker " + string(t.Worker) + " did not start it within " + OfferTimeout.String()
+	case labmesh.Running:
+		return "it ran past its timeout of " + t.Spec.Timeout().String() + " and worker " + string(t.Worker) + " did not say that it ended"
+	}
+	return "cancelled; worker " + string(t.Worker) + " did not say that it stopped"
+}
+
+// live is a task that has no verdict yet.
+func (x *change) live(id labmesh.TaskID) (*labmesh.Task, *labmesh.Error) {
+	t, ok := x.v.Task(id)
+	switch {
+	case ok && !t.Phase.Final():
+		return t, nil
+	case ok || x.v.Known(id):
+		return nil, labmesh.Refuse(labmesh.Conflict, "task %s has ended", id)
+	}
+	return nil, labmesh.Refuse(labmesh.NotFound, "no task %s", id)
+}
+
+// holds is the fence: word of an attempt counts only from the worker that
+// holds it, and only of the newest attempt.
+func (x *change) holds(id labmesh.TaskID, attempt int, w labmesh.WorkerID) (*labmesh.Task, *labmesh.Error) {
+	t, refused := x.live(id)
+	switch {
+	case refused != nil:
+		return nil, refused
+	case t.Attempt != attempt || t.Worker != w || !t.Phase.Held():
+		return nil, labmesh.Refuse(labmesh.Conflict, "attempt %d of %s by %s counts no more", attempt, id, w)
+	}
+	return t, nil
+}
+
+// reported tells whether just this word was taken before.
+func (x *change) reported(cmd labmesh.FinishTask) bool {
+	t, ok := x.v.Task(cmd.ID)
+	if !ok {
+		return false
+	}
+	for i := range t.History {
+		a := &t.History[i]
+		if a.Number == cmd.Attempt && a.Worker == cmd.Worker {
+			return a.Seconds == cmd.Outcome.Seconds && a.Cause == cmd.Outcome.Cause
+		}
+	}
+	return false
+}
+
+// late puts word that counts no more on record.
+func (x *change) late(cmd labmesh.FinishTask) {
+	if !x.v.Known(cmd.ID) {
+		return
+	}
+	x.v.attempts++
+	x.tell(labmesh.Event{Type: labmesh.AttemptLate, Actor: string(cmd.Worker), Attempt: &labmesh.Attempt{
+		ID: x.v.attempts, Task: cmd.ID, Number: cmd.Attempt, Worker: cmd.Worker, Status: attemptSuperseded,
+		Cause: cmd.Outcome.Cause, Error: cmd.Outcome.Error, Ended: x.at, Seconds: cmd.Outcome.Seconds, Metrics: cmd.Outcome.Metrics,
+	}})
+}
+
+// wake puts the tasks whose wait before a retry is over into their queues.
+func (x *change) wake() {
+	for {
+		d, ok := x.v.delayed.Min()
+		if !ok || d.at.After(x.at) {
+			return
+		}
+		old, _ := x.v.tasks.Get(d.seq)
+		t := *old
+		t.NotBefore = time.Time{}
+		index := old.Index
+		x.put(old, &t)
+		t.Index = index // waiting longer is no change that anyone sees
+	}
+}
+
+// How much of what ended is remembered in RAM. The ledger has all of it.
+const (
+	keptMax      = 1024    // tasks that ended, whole
+	keptBytesMax = 8 << 20 // of their results
+	rememberMax  = 16_384  // ids and idempotency keys of tasks that ended
+)
+
+// ending is a task that ended.
+type ending struct {
+	ID  labmesh.TaskID `json:"id"`
+	Seq uint64         `json:"seq"`
+	Key string         `json:"key,omitempty"`
+}
+
+func (x *change) end(t *labmesh.Task) {
+	x.v.ended.Set(x.v.ends, ending{t.ID, t.Seq, t.Spec.IdempotencyKey})
+	x.v.ends++
+	x.v.keptSize += weight(t)
+}
+
+// forget drops what ended long ago. The ledger has it: events are handed to it
+// before the entry counts as applied.
+func (x *change) forget() {
+	for x.v.kept < x.v.ends && (x.v.ends-x.v.kept > keptMax || x.v.keptSize > keptBytesMax) {
+		e, _ := x.v.ended.Get(x.v.kept)
+		if t, ok := x.v.tasks.Delete(e.Seq); ok {
+			x.v.keptSize -= weight(t)
+		}
+		x.v.kept++
+	}
+	for x.v.ended.Len() > rememberMax {
+		_, e, _ := x.v.ended.PopMin()
+		x.v.ids.Delete(e.ID)
+		if e.Key != "" {
+			x.v.keys.Delete(e.Key)
+		}
+	}
+}
+
+func weight(t *labmesh.Task) int {
+	return len(t.Result) + len(t.Spec.Config) + len(t.Error)
+}
+
+func or(s, otherwise string) string {
+	if s == "" {
+		return otherwise
+	}
+	return s
+}
