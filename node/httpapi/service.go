@@ -1,0 +1,168 @@
+package httpapi
+
+import (
+	"context"
+	"io"
+	"time"
+
+	"labmesh"
+)
+
+// Service is what the API needs of the node behind it. Errors carry a
+// [labmesh.Reason] where they are refusals; it decides the status code.
+type Service interface {
+	Keys
+	Tasks
+	Mesh
+	Ledger
+}
+
+// Keys tells who calls.
+type Keys interface {
+	// Authenticate is the caller who bears an API key, or a refusal with reason Denied.
+	Authenticate(key string) (Caller, error)
+}
+
+// Caller is who makes a request.
+type Caller struct {
+	Name string // for the record, e.g. the key's id
+	Role labmesh.Role
+}
+
+// Tasks is what can be done with tasks.
+type Tasks interface {
+	// Submit brings all of specs into the mesh, or none. The answers are in
+	// the order of specs. When it returns without an error they are durable on a
+	// majority of voters.
+	Submit(ctx context.Context, by string, specs []labmesh.Spec) ([]labmesh.Answer, error)
+	Cancel(ctx context.Context, id labmesh.TaskID, by, reason string) error
+	Task(ctx context.Context, id labmesh.TaskID) (labmesh.Task, error)
+	// ListTasks lists in the order of submits. next is 0 at the end.
+	ListTasks(ctx context.Context, f TaskFilter) (tasks []labmesh.Task, next uint64, err error)
+	// Why explains why a task is where it is, above all why it waits.
+	Why(ctx context.Context, id labmesh.TaskID) (Why, error)
+	// Logs is the output of an attempt, from whichever node has it. With
+	// Follow it ends when the task does.
+	Logs(ctx context.Context, r LogRequest) (io.ReadCloser, error)
+}
+
+// TaskFilter selects tasks; its zero value selects all.
+type TaskFilter struct {
+	Phase  labmesh.Phase
+	Kind   labmesh.Kind
+	Worker labmesh.WorkerID
+	After  uint64 // only tasks with a higher seq
+	Limit  int
+}
+
+// LogRequest asks for the output of a task.
+type LogRequest struct {
+	Task    labmesh.TaskID
+	Attempt int    // 0 for the newest
+	Stream  string // stdout or stderr
+	Follow  bool
+}
+
+// Why says in plain words why a task is where it is.
+type Why struct {
+	Task    labmesh.TaskID `json:"task_id"`
+	Status  labmesh.Phase  `json:"status"`
+	Summary string         `json:"summary"` // one sentence
+	Ahead   int            `json:"ahead"`   // pending tasks of its class that go first
+	Workers []WhyWorker    `json:"workers"` // for a pending task: what each worker lacks
+}
+
+// WhyWorker says what one worker has to do with a waiting task.
+type WhyWorker struct {
+	Worker  labmesh.WorkerID `json:"worker_id"`
+	Fits    bool             `json:"fits"`
+	Reasons []string         `json:"reasons"` // why it does not run the task now
+}
+
+// Mesh is what can be asked of the mesh itself.
+type Mesh interface {
+	Status(ctx context.Context) Status
+	// Ready is nil when this node knows a leader and has caught up.
+	Ready() error
+	ListWorkers(ctx context.Context) ([]Worker, error)
+	// Worker is one worker and the tasks it holds or held lately.
+	Worker(ctx context.Context, id labmesh.WorkerID) (Worker, []labmesh.Task, error)
+	// Register makes a worker known before it comes.
+	Register(ctx context.Context, w labmesh.Worker) (labmesh.WorkerID, error)
+	// Invite mints an invite and returns the string that a newcomer passes to --join.
+	Invite(ctx context.Context, r InviteRequest) (string, error)
+	// Events calls send with each event after the given one, in order, until
+	// ctx ends or send fails. Events older than what is remembered are refused
+	// with reason NotFound.
+	Events(ctx context.Context, after EventID, send func(labmesh.Event) error) error
+}
+
+// EventID is the place of an event in the order of all; the zero value means from now on.
+type EventID struct {
+	Index uint64
+	N     int
+}
+
+// InviteRequest says who may come in by an invite.
+type InviteRequest struct {
+	Role labmesh.Role
+	TTL  time.Duration
+	Uses int
+	By   string
+}
+
+// Worker is a worker as the mesh decided about it, and what is heard of it.
+type Worker struct {
+	labmesh.Worker
+	Busy      bool // active and full
+	SlotsUsed int
+	Heartbeat time.Time        // when it was last heard of; zero if never here
+	Metrics   *labmesh.Metrics // what it was doing then
+}
+
+// Status is the mesh as this node sees it.
+type Status struct {
+	Node, Leader labmesh.NodeID // Leader is "" when none is known
+	Mesh         labmesh.MeshID
+	Role         string // leader, voter, learner or leaf
+	Term         uint64
+	Voters       []labmesh.NodeID
+	Replicas     []labmesh.NodeID
+	Leaves       []labmesh.NodeID
+	Quorum       int // voters that must be there for a decision
+	Applied      uint64
+	Ledger       uint64
+	StaleSeconds float64 // since the leader was last heard of, on a node that does not lead
+	Warnings     []string
+	Uptime       time.Duration
+	Version      string
+	Workers      WorkerCounts
+	Tasks        map[labmesh.Phase]int
+	TasksTotal   int
+}
+
+// WorkerCounts counts workers by what they do.
+type WorkerCounts struct{ Total, Active, Idle, Offline int }
+
+// Ledger answers SQL.
+type Ledger interface {
+	Query(ctx context.Context, q Query) (QueryResult, error)
+	// QueryParquet writes the result as a Parquet file.
+	QueryParquet(ctx context.Context, q Query, w io.Writer) error
+}
+
+// Query is one read-only statement.
+type Query struct {
+	SQL     string
+	Timeout time.Duration // 0 for the default
+	MaxRows int           // 0 for the default
+}
+
+// QueryResult is what a statement gave. Rows hold values that JSON can carry.
+type QueryResult struct {
+	Columns   []string `json:"columns"`
+	Types     []string `json:"types"`
+	Rows      [][]any  `json:"rows"`
+	Truncated bool     `json:"truncated"`
+	Index     uint64   `json:"log_index"`
+}
