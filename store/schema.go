@@ -1,0 +1,111 @@
+package store
+
+// Format is the version of the ledger's tables. A ledger with a newer one is
+// refused; an older one is brought up to date when it is opened.
+const Format = 1
+
+// Type is what a column holds.
+type Type int
+
+// The types of columns. In Go a row holds nil for NULL, and else a string,
+// json.RawMessage, int64, float64, or time.Time in UTC and whole microseconds.
+const (
+	Text Type = iota + 1
+	JSON
+	Integer
+	BigInt
+	Float
+	Double
+	Timestamp
+)
+
+// SQL is the type's name in DuckDB.
+func (t Type) SQL() string {
+	switch t {
+	case Text:
+		return "VARCHAR"
+	case JSON:
+		return "JSON"
+	case Integer:
+		return "INTEGER"
+	case BigInt:
+		return "BIGINT"
+	case Float:
+		return "FLOAT"
+	case Double:
+		return "DOUBLE"
+	case Timestamp:
+		return "TIMESTAMP"
+	}
+	return ""
+}
+
+// Column is one column of a table.
+type Column struct {
+	Name string
+	Type Type
+}
+
+// Table is one table of the ledger. Its first column names what a row is about.
+type Table struct {
+	Name    string
+	Columns []Column
+	// Replaced says that there is one row for each value of the first column,
+	// the one with the highest log_index. All other tables only grow.
+	Replaced bool
+}
+
+// Index is the place of a column in the table's rows, or -1.
+func (t *Table) Index(column string) int {
+	for i := range t.Columns {
+		if t.Columns[i].Name == column {
+			return i
+		}
+	}
+	return -1
+}
+
+// LogIndex is the column that every table has: the log index of the entry that
+// a row comes from.
+const LogIndex = "log_index"
+
+// TasksTable holds finished tasks.
+var TasksTable = Table{Name: "distributed_tasks", Columns: []Column{
+	{"task_id", Text}, {"type", Text}, {"priority", Integer}, {"status", Text},
+	{"create_time", Timestamp}, {"start_time", Timestamp}, {"end_time", Timestamp},
+	{"worker_id", Text}, {"attempts", Integer}, {"config", JSON}, {"requirements", JSON},
+	{LogIndex, BigInt}, {"seq", BigInt}, {"name", Text}, {"labels", JSON},
+	{"result", JSON}, {"error", Text}, {"cause", Text}, {"submitted_by", Text},
+	{"idempotency_key", Text}, {"max_attempts", Integer}, {"assign_time", Timestamp},
+	{"not_before", Timestamp}, {"failed_attempts", Integer}, {"lost_attempts", Integer},
+	{"spec", JSON}, // what of the spec has no column of its own
+}}
+
+// AttemptsTable holds attempts that ended.
+var AttemptsTable = Table{Name: "task_execution_history", Columns: []Column{
+	{"id", BigInt}, {"task_id", Text}, {"worker_id", Text}, {"attempt", Integer}, {"status", Text},
+	{"start_time", Timestamp}, {"end_time", Timestamp}, {"execution_time_seconds", Float},
+	{"error_message", Text}, {"hardware_metrics", JSON},
+	{LogIndex, BigInt}, {"cause", Text}, {"seconds", Double},
+}}
+
+// WorkersTable holds workers as they were when the mesh last decided about them.
+var WorkersTable = Table{Name: "worker_nodes", Replaced: true, Columns: []Column{
+	{"worker_id", Text}, {"hostname", Text}, {"registration_time", Timestamp},
+	{"last_heartbeat", Timestamp}, {"status", Text}, {"capabilities", JSON},
+	{"hardware_metrics", JSON}, {"tags", JSON},
+	{LogIndex, BigInt}, {"node_id", Text}, {"slots", Integer}, {"kinds", JSON},
+	{"reason", Text}, {"changed_time", Timestamp},
+}}
+
+// EventsTable holds every event.
+var EventsTable = Table{Name: "events", Columns: []Column{
+	{LogIndex, BigInt}, {"n", Integer}, {"time", Timestamp}, {"type", Text},
+	{"task_id", Text}, {"attempt", Integer}, {"worker_id", Text}, {"node_id", Text},
+	{"actor", Text}, {"detail", Text},
+}}
+
+// Tables are the tables that the log fills, in the order in which rows are exported.
+func Tables() []*Table {
+	return []*Table{&TasksTable, &AttemptsTable, &WorkersTable, &EventsTable}
+}
