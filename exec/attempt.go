@@ -1,0 +1,122 @@
+package exec
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+	"syscall"
+	"time"
+
+	"labmesh"
+)
+
+// attempt runs one attempt from its start to the report of its end.
+func (w *Worker) attempt(ctx context.Context, t labmesh.Task, r *run) {
+	defer r.stop(nil)
+	k := keyOf(&t)
+	began := time.Now()
+	o, started := w.prepare(k)
+	if !started {
+		o = w.perform(ctx, t, r)
+	}
+	r.output.Close()
+	if o.Seconds == 0 {
+		o.Seconds = time.Since(began).Seconds()
+	}
+	w.end(k, r, trim(o), context.Cause(ctx))
+}
+
+// prepare makes the directory of an attempt. Where that cannot be, it gives the
+// outcome instead, and done is true.
+func (w *Worker) prepare(k key) (o labmesh.Outcome, done bool) {
+	if free, err := freeBytes(w.cfg.Dir); err == nil && free < w.cfg.Floor {
+		return labmesh.Outcome{Cause: labmesh.CauseDisk, Error: tooFull(w.cfg.Dir, free, w.cfg.Floor)}, true
+	}
+	err := makeAttemptDir(w.cfg.Dir, k)
+	switch {
+	case err == nil:
+		return labmesh.Outcome{}, false
+	case errors.Is(err, fs.ErrExist): // begun in an earlier life, which did not live to report it
+		return labmesh.Outcome{Cause: labmesh.CauseWorkerLost, Error: "the worker restarted"}, true
+	}
+	return labmesh.Outcome{Cause: labmesh.CauseDisk, Error: fmt.Sprintf("make the attempt's directory: %v", err)}, true
+}
+
+// perform reports the start and runs the attempt.
+func (w *Worker) perform(ctx context.Context, t labmesh.Task, r *run) (o labmesh.Outcome) {
+	runner, ok := w.cfg.Runners[t.Spec.Kind]
+	if !ok {
+		return labmesh.Outcome{Cause: labmesh.CauseConfig, Error: fmt.Sprintf("this worker cannot run %s tasks", t.Spec.Kind)}
+	}
+	if d := t.Spec.Timeout(); d > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, d, ErrTimeout)
+		defer cancel()
+	}
+	defer func() {
+		if p := recover(); p != nil {
+			o = labmesh.Outcome{Cause: labmesh.CauseSpawn, Error: fmt.Sprintf("the %s runner panicked: %v", t.Spec.Kind, p)}
+		}
+	}()
+	w.reports.add(labmesh.StartTask{ID: t.ID, Attempt: t.Attempt, Worker: w.cfg.Worker})
+	o = runner.Run(ctx, Attempt{Task: t, Number: t.Attempt, Worker: w.cfg.Worker, Dir: attemptDir(w.cfg.Dir, keyOf(&t)), Output: r.output})
+	if cause, message, stopped := Stopped(ctx); stopped && !o.OK && o.Cause == "" {
+		o.Cause, o.Error = cause, message
+	}
+	return o
+}
+
+// end frees the slots of an attempt and reports its end, unless the mesh has
+// moved on from it.
+func (w *Worker) end(k key, r *run, o labmesh.Outcome, why error) {
+	w.mu.Lock()
+	w.used -= r.slots
+	if errors.Is(why, ErrSuperseded) {
+		r.state = declined
+	} else {
+		r.state = ended
+		w.finish(k, o)
+	}
+	w.mu.Unlock()
+	select {
+	case w.freed <- struct{}{}:
+	default: // the loop has yet to see the last one
+	}
+}
+
+// trim makes an outcome fit for the log: bounded, and valid.
+func trim(o labmesh.Outcome) labmesh.Outcome {
+	o.Error = strings.ToValidUTF8(o.Error, "\uFFFD")
+	if len(o.Error) > errorBytesMax {
+		o.Error = strings.ToValidUTF8(o.Error[:errorBytesMax], "") + " …"
+	}
+	if len(o.Result) > labmesh.ResultBytesMax {
+		o.Result = json.RawMessage(fmt.Sprintf(`{"truncated":true,"bytes":%d}`, len(o.Result)))
+	}
+	return o
+}
+
+// DiskFull reports whether err says that a disk has no room left.
+func DiskFull(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
+}
+
+// makeAttemptDir makes the directory of k. An error that is [fs.ErrExist] means
+// that it was there before.
+func makeAttemptDir(root string, k key) error {
+	dir, task := attemptDir(root, k), taskDir(root, k.task)
+	for try := 0; ; try++ {
+		if err := os.Mkdir(task, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+		err := os.Mkdir(dir, 0o700)
+		if errors.Is(err, fs.ErrNotExist) && try < 3 {
+			continue // the sweep took the task's directory just now
+		}
+		return err
+	}
+}

@@ -1,0 +1,63 @@
+package exec
+
+import (
+	"context"
+	"errors"
+
+	"labmesh"
+	"labmesh/exec/output"
+)
+
+// Desk is where a worker finds its tasks and hands in its reports.
+type Desk interface {
+	// Assigned is the tasks whose attempt this worker holds, in the order in
+	// which to start them: those assigned, running and cancelling. It is cheap,
+	// and what it says never goes backward. A desk that has lost touch with the
+	// mesh goes on saying what it knew last: to say nothing is to take the tasks away.
+	Assigned() []labmesh.Task
+	// Changed is closed at the next change. Take the channel, then read.
+	Changed() <-chan struct{}
+	// Report hands in cmds, in order, and returns one answer for each. An error
+	// means that nothing is known of their fate: they are repeated. An answer
+	// refused with Conflict or NotFound means that the mesh has moved on.
+	Report(ctx context.Context, cmds []labmesh.Command) ([]labmesh.Answer, error)
+}
+
+// Attempt is one run of a task on this machine.
+type Attempt struct {
+	Task   labmesh.Task
+	Number int
+	Worker labmesh.WorkerID
+	Dir    string         // its own directory: there, empty, and swept when it is old
+	Output *output.Output // takes what the attempt prints; it never blocks and never refuses
+}
+
+// Runner runs attempts of one kind of task.
+type Runner interface {
+	// Run runs a and returns how it ended. When ctx ends it stops what it
+	// started and returns soon; [Stopped] tells why it had to.
+	Run(ctx context.Context, a Attempt) labmesh.Outcome
+}
+
+// Why the context of an attempt ended early, as [context.Cause] gives it.
+var (
+	ErrCancelled  = errors.New("the task was cancelled")
+	ErrTimeout    = errors.New("the attempt ran past its timeout")
+	ErrShutdown   = errors.New("the node is shutting down")
+	ErrSuperseded = errors.New("the mesh has moved on from this attempt")
+)
+
+// Stopped says why the context of an attempt has ended: the cause and the
+// message its outcome should carry. ok is false while the context goes on.
+func Stopped(ctx context.Context) (cause labmesh.Cause, message string, ok bool) {
+	err := context.Cause(ctx)
+	switch {
+	case err == nil:
+		return "", "", false
+	case errors.Is(err, ErrCancelled):
+		return labmesh.CauseCancelled, err.Error(), true
+	case errors.Is(err, ErrTimeout):
+		return labmesh.CauseTimeout, err.Error(), true
+	}
+	return labmesh.CauseWorkerLost, err.Error(), true // shutdown, or the mesh moved on
+}

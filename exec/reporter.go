@@ -1,0 +1,200 @@
+package exec
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"labmesh"
+)
+
+// Limits on reporting.
+const (
+	reportsMax     = 1000                  // commands in one call
+	reportBytesMax = 4 << 20               // of results in one call
+	reportTimeout  = 10 * time.Second      // for one call
+	retryMin       = 20 * time.Millisecond // the first wait after a call that came to nothing
+	retryMax       = time.Second           // the longest
+	retryPause     = 2 * time.Millisecond  // the wait when the desk has changed meanwhile
+)
+
+// reporter hands in reports, in order, as many at once as there are, and
+// repeats them until each is taken or declined.
+type reporter struct {
+	desk     Desk
+	logger   *slog.Logger
+	declined func(key) // a start was declined
+
+	mu      sync.Mutex
+	queue   []labmesh.Command
+	closing bool
+	wake    chan struct{}
+}
+
+func newReporter(d Desk, l *slog.Logger, declined func(key)) *reporter {
+	return &reporter{desk: d, logger: l, declined: declined, wake: make(chan struct{}, 1)}
+}
+
+// add queues a report.
+func (r *reporter) add(c labmesh.Command) {
+	r.mu.Lock()
+	r.queue = append(r.queue, c)
+	r.mu.Unlock()
+	r.nudge()
+}
+
+// close lets run return once everything is handed in.
+func (r *reporter) close() {
+	r.mu.Lock()
+	r.closing = true
+	r.mu.Unlock()
+	r.nudge()
+}
+
+func (r *reporter) nudge() {
+	select {
+	case r.wake <- struct{}{}:
+	default:
+	}
+}
+
+// run hands in reports until it is closed and has handed in all, or ctx ends.
+func (r *reporter) run(ctx context.Context) {
+	var batch []labmesh.Command // not yet taken; older than all in the queue
+	wait := retryMin
+	for {
+		batch = r.take(batch)
+		if len(batch) == 0 {
+			if r.idle(ctx) {
+				continue
+			}
+			return
+		}
+		changed := r.desk.Changed()
+		left, err := r.hand(ctx, batch)
+		if err == nil && len(left) == 0 {
+			batch, wait = batch[:0], retryMin
+			continue
+		}
+		batch = left
+		if wait == retryMin {
+			r.logger.WarnContext(ctx, "reports not taken, will repeat them", "reports", len(batch), "err", err)
+		}
+		if !pause(ctx, changed, wait) {
+			r.logger.WarnContext(ctx, "reports given up: the node stops", "reports", len(batch))
+			return
+		}
+		wait = min(2*wait, retryMax)
+	}
+}
+
+// take adds to batch what is queued, up to the limits of one call.
+func (r *reporter) take(batch []labmesh.Command) []labmesh.Command {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	size := 0
+	for _, c := range batch {
+		size += sizeOf(c)
+	}
+	n := 0
+	for n < len(r.queue) && len(batch) < reportsMax && size < reportBytesMax {
+		size += sizeOf(r.queue[n])
+		batch = append(batch, r.queue[n])
+		n++
+	}
+	if r.queue = r.queue[n:]; len(r.queue) == 0 {
+		r.queue = nil
+	}
+	return batch
+}
+
+func sizeOf(c labmesh.Command) int {
+	if f, ok := c.(labmesh.FinishTask); ok {
+		return 256 + len(f.Outcome.Result) + len(f.Outcome.Metrics) + len(f.Outcome.Error)
+	}
+	return 128
+}
+
+// idle waits for something to do; false means that there will be nothing more.
+func (r *reporter) idle(ctx context.Context) bool {
+	r.mu.Lock()
+	empty, closing := len(r.queue) == 0, r.closing
+	r.mu.Unlock()
+	if !empty {
+		return true
+	}
+	if closing {
+		return false
+	}
+	select {
+	case <-r.wake:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// hand hands in batch and returns those that must be repeated.
+func (r *reporter) hand(ctx context.Context, batch []labmesh.Command) (left []labmesh.Command, err error) {
+	ctx, cancel := context.WithTimeout(ctx, reportTimeout)
+	defer cancel()
+	answers, err := r.desk.Report(ctx, batch)
+	if err != nil {
+		return batch, err
+	}
+	if len(answers) != len(batch) {
+		return batch, fmt.Errorf("report: %d answers to %d reports", len(answers), len(batch))
+	}
+	for i, a := range answers {
+		if a.Refused == nil {
+			continue
+		}
+		if c := r.refused(ctx, batch[i], a.Refused); c != nil {
+			left, err = append(left, c), a.Refused
+		}
+	}
+	return left, err
+}
+
+// refused decides what becomes of a report that was refused: nil, or the
+// command to hand in next.
+func (r *reporter) refused(ctx context.Context, c labmesh.Command, e *labmesh.Error) labmesh.Command {
+	switch e.Reason {
+	case labmesh.Unavailable, labmesh.Exhausted, labmesh.Internal:
+		return c
+	case labmesh.Conflict, labmesh.NotFound:
+	default:
+		r.logger.ErrorContext(ctx, "report refused", "command", c.CommandName(), "reason", e.Reason, "err", e.Message)
+		if f, ok := c.(labmesh.FinishTask); ok && (f.Outcome.Result != nil || f.Outcome.Metrics != nil) {
+			f.Outcome.Result, f.Outcome.Metrics = nil, nil // the verdict at least must arrive
+			return f
+		}
+	}
+	if s, ok := c.(labmesh.StartTask); ok {
+		r.declined(key{s.ID, s.Attempt})
+	}
+	return nil
+}
+
+// pause waits before a repeat: for d, or only a moment once the desk changes.
+// It returns false when ctx ends.
+func pause(ctx context.Context, changed <-chan struct{}, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return true
+	case <-changed:
+	}
+	timer.Reset(min(d, retryPause))
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return true
+	}
+}

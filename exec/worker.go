@@ -1,0 +1,223 @@
+package exec
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+	"time"
+
+	"labmesh"
+	"labmesh/exec/output"
+)
+
+// Limits of a worker.
+const (
+	lastWordsMax  = 3 * time.Second  // for the reports that are still open when the node stops
+	sweepEvery    = 10 * time.Minute // look for attempt directories to remove
+	errorBytesMax = 2 << 10          // of the message of one outcome
+)
+
+// Config says how a worker works. Worker, Dir, Desk and Runners must be set.
+type Config struct {
+	Worker  labmesh.WorkerID
+	Dir     string // holds <task>/<attempt>/ for every attempt; nothing else lives there
+	Slots   int    // how many slots it has; at least 1
+	Desk    Desk
+	Runners map[labmesh.Kind]Runner
+	Logger  *slog.Logger
+	Keep    Keep   // which ended attempts stay on disk; the zero value means [DefaultKeep]
+	Floor   uint64 // free bytes below which no work is taken; 0 means [DiskFloor] of the disk
+}
+
+// Worker runs the attempts that its desk shows, and reports on them.
+type Worker struct {
+	cfg     Config
+	reports *reporter
+	freed   chan struct{} // has one in it when a slot may have come free
+
+	mu   sync.Mutex
+	have map[key]*run
+	used int // slots taken by live attempts
+}
+
+// run is an attempt that the worker knows of.
+type run struct {
+	state  state
+	slots  int
+	stop   context.CancelCauseFunc
+	output *output.Output
+}
+
+// Open makes the directory for attempts. Whatever a previous life of the worker
+// left running must have been ended before: process.Open does.
+func Open(_ context.Context, cfg Config) (*Worker, error) {
+	switch {
+	case cfg.Worker == "" || cfg.Dir == "" || cfg.Desk == nil || len(cfg.Runners) == 0:
+		return nil, errors.New("open worker: it needs an id, a directory, a desk and runners")
+	case cfg.Logger == nil:
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	cfg.Slots = max(cfg.Slots, 1)
+	if cfg.Keep == (Keep{}) {
+		cfg.Keep = DefaultKeep()
+	}
+	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
+		return nil, fmt.Errorf("open worker: %w", err)
+	}
+	if cfg.Floor == 0 {
+		var err error
+		if cfg.Floor, err = DiskFloor(cfg.Dir); err != nil {
+			return nil, fmt.Errorf("open worker: %w", err)
+		}
+	}
+	w := &Worker{cfg: cfg, freed: make(chan struct{}, 1), have: make(map[key]*run)}
+	w.reports = newReporter(cfg.Desk, cfg.Logger, w.declined)
+	return w, nil
+}
+
+// Close releases what Open took. It is safe twice.
+func (w *Worker) Close() error { return nil }
+
+// Kinds is the kinds of task it can run, in the order of [labmesh.Kinds].
+func (w *Worker) Kinds() []labmesh.Kind {
+	var kinds []labmesh.Kind
+	for _, k := range labmesh.Kinds() {
+		if _, ok := w.cfg.Runners[k]; ok {
+			kinds = append(kinds, k)
+		}
+	}
+	return kinds
+}
+
+// Running is how many attempts are under way.
+func (w *Worker) Running() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	n := 0
+	for _, r := range w.have {
+		if r.state == live {
+			n++
+		}
+	}
+	return n
+}
+
+// Run works until ctx ends. Then it stops what still runs, reports that as lost
+// with the node, within a bounded time, and returns. It is for one call.
+func (w *Worker) Run(ctx context.Context) error {
+	base := context.WithoutCancel(ctx) // attempts and reports end in their own way
+	work, stopWork := context.WithCancelCause(base)
+	defer stopWork(nil)
+	say, hush := context.WithCancel(base)
+	defer hush()
+
+	var loops, attempts sync.WaitGroup
+	loops.Go(func() { w.reports.run(say) })
+	loops.Go(func() { w.sweepLoop(ctx) })
+
+	for ctx.Err() == nil {
+		changed := w.cfg.Desk.Changed()
+		for _, b := range w.step(work, w.cfg.Desk.Assigned()) {
+			attempts.Go(func() { w.attempt(b.ctx, b.task, b.run) })
+		}
+		select {
+		case <-changed:
+		case <-w.freed:
+		case <-ctx.Done():
+		}
+	}
+
+	stopWork(ErrShutdown)
+	attempts.Wait()
+	w.handBack()
+	w.reports.close()
+	defer time.AfterFunc(lastWordsMax, hush).Stop()
+	loops.Wait()
+	return nil
+}
+
+// begun is an attempt that is to be run now.
+type begun struct {
+	ctx  context.Context //nolint:containedctx // it is the attempt's own, handed to its goroutine
+	task labmesh.Task
+	run  *run
+}
+
+// step does what the desk asks for now, and returns the attempts to run.
+func (w *Worker) step(work context.Context, held []labmesh.Task) (start []begun) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	have := make(map[key]state, len(w.have))
+	for k, r := range w.have {
+		have[k] = r.state
+	}
+	p := reconcile(held, have)
+	for _, k := range p.forget {
+		delete(w.have, k)
+	}
+	for _, k := range p.cancel {
+		w.have[k].stop(ErrCancelled)
+	}
+	for _, k := range p.drop {
+		w.have[k].stop(ErrSuperseded)
+	}
+	for i := range p.orphaned {
+		w.reportOrphan(&p.orphaned[i])
+	}
+	for _, t := range p.start {
+		slots := min(t.Spec.Requirements.Slots(w.cfg.Slots), w.cfg.Slots)
+		if w.used+slots > w.cfg.Slots {
+			break // in order: a big attempt is not overtaken for ever
+		}
+		actx, stop := context.WithCancelCause(work)
+		r := &run{state: live, slots: slots, stop: stop, output: output.New(attemptDir(w.cfg.Dir, keyOf(&t)))}
+		w.have[keyOf(&t)] = r
+		w.used += slots
+		start = append(start, begun{actx, t, r})
+	}
+	return start
+}
+
+// reportOrphan reports the end of an attempt that the mesh believes in and that
+// is not here.
+func (w *Worker) reportOrphan(t *labmesh.Task) {
+	o := labmesh.Outcome{Cause: labmesh.CauseWorkerLost, Error: "the worker restarted"}
+	if t.Phase == labmesh.Cancelling {
+		o = labmesh.Outcome{Cause: labmesh.CauseCancelled, Error: ErrCancelled.Error()}
+	}
+	w.have[keyOf(t)] = &run{state: ended}
+	w.finish(keyOf(t), o)
+}
+
+// handBack gives up, as the node stops, what was placed here and not started.
+func (w *Worker) handBack() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, t := range w.cfg.Desk.Assigned() {
+		if _, known := w.have[keyOf(&t)]; known {
+			continue
+		}
+		if t.Phase != labmesh.Assigned {
+			w.reportOrphan(&t)
+			continue
+		}
+		w.have[keyOf(&t)] = &run{state: ended}
+		w.finish(keyOf(&t), labmesh.Outcome{Cause: labmesh.CauseOffer, Error: ErrShutdown.Error()})
+	}
+}
+
+// declined is told of a start that the mesh did not want.
+func (w *Worker) declined(k key) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if r := w.have[k]; r != nil && r.state == live {
+		r.stop(ErrSuperseded)
+	}
+}
+
+func (w *Worker) finish(k key, o labmesh.Outcome) {
+	w.reports.add(labmesh.FinishTask{ID: k.task, Attempt: k.attempt, Worker: w.cfg.Worker, Outcome: o})
+}
