@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"labmesh"
+	"labmesh/state"
 )
 
 // Lease is how long a worker that says nothing still counts as there. A new
@@ -27,7 +28,7 @@ func Tend(in Input) []labmesh.Command {
 		if len(out) >= PlanMax {
 			return out
 		}
-		out = append(out, labmesh.ExpireTask{ID: t.ID, Attempt: t.Attempt, Cause: overdue(t.Phase)})
+		out = append(out, labmesh.ExpireTask{ID: t.ID, Attempt: t.Attempt, Cause: state.Overdue(t.Phase)})
 	}
 	if wake, _ := in.View.NextTimer(); !wake.IsZero() && !wake.After(in.Now) {
 		out = append(out, labmesh.WakeTasks{})
@@ -49,18 +50,6 @@ func silent(in Input, w *labmesh.Worker) string {
 		return fmt.Sprintf("not heard of for %s", quiet.Round(100*time.Millisecond))
 	}
 	return ""
-}
-
-func overdue(p labmesh.Phase) labmesh.Cause {
-	switch p {
-	case labmesh.Pending:
-		return labmesh.CauseQueue
-	case labmesh.Assigned:
-		return labmesh.CauseOffer
-	case labmesh.Cancelling:
-		return labmesh.CauseCancelled
-	}
-	return labmesh.CauseTimeout
 }
 
 // NextTend is when Tend may have something to say next, if nothing else

@@ -171,6 +171,20 @@ func deadline(t *labmesh.Task) time.Time {
 	return time.Time{}
 }
 
+// Overdue is the cause for which a task is given up when its deadline passes
+// in phase p.
+func Overdue(p labmesh.Phase) labmesh.Cause {
+	switch p {
+	case labmesh.Pending:
+		return labmesh.CauseQueue
+	case labmesh.Assigned:
+		return labmesh.CauseOffer
+	case labmesh.Cancelling:
+		return labmesh.CauseCancelled
+	}
+	return labmesh.CauseTimeout
+}
+
 // classOf names the class of tasks that need the same as s.
 func classOf(s *labmesh.Spec) string {
 	data, err := json.Marshal(s.Requirements) // maps are written in order of their keys

@@ -240,7 +240,7 @@ func (x *change) expire(cmd labmesh.ExpireTask) *labmesh.Error {
 		return refused
 	}
 	d := deadline(old)
-	if old.Attempt != cmd.Attempt || d.IsZero() || d.After(x.at) {
+	if old.Attempt != cmd.Attempt || cmd.Cause != Overdue(old.Phase) || d.IsZero() || d.After(x.at) {
 		return labmesh.Refuse(labmesh.Conflict, "expire %s: its deadline has not passed", cmd.ID)
 	}
 	t, signal := *old, labmesh.Expire
