@@ -1,0 +1,146 @@
+package process
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// TokenVar is the environment variable that marks every process of an attempt.
+const TokenVar = "LABMESH_ATTEMPT_TOKEN"
+
+// Limits on running programs.
+const (
+	DefaultGrace = 5 * time.Second // between SIGTERM and SIGKILL
+
+	pipeDelay    = 250 * time.Millisecond // for output that is still under way when the tree is dead
+	killWait     = 2 * time.Second        // for a killed tree to be gone
+	strayDelay   = 100 * time.Millisecond // before strays are looked for, so that one look serves many
+	readBytesMax = 32 << 10               // of output, in one read
+)
+
+// Config says how programs are run.
+type Config struct {
+	Dir       string // holds a record for each program that runs; nothing else lives there
+	Grace     time.Duration
+	Nice      int  // added to the priority number of what is run, so that the node stays responsive
+	NoCgroups bool // do without cgroups even where they can be had
+	Logger    *slog.Logger
+}
+
+// Host runs programs on this machine.
+type Host struct {
+	cfg     Config
+	prefix  string // of the tokens of this life
+	boot    string // of the machine
+	count   atomic.Uint64
+	cgroups *cgroups // nil where there are none
+	buffers sync.Pool
+	strays  strays
+}
+
+// Open ends what an earlier life of this host, of the same Dir, left running.
+// It never touches a process that is not of that making.
+func Open(ctx context.Context, cfg Config) (*Host, error) {
+	if cfg.Grace <= 0 {
+		cfg.Grace = DefaultGrace
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	dir, err := filepath.Abs(cfg.Dir)
+	if err != nil {
+		return nil, fmt.Errorf("open process host: %w", err)
+	}
+	cfg.Dir = dir
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("open process host: %w", err)
+	}
+	var id [8]byte
+	rand.Read(id[:])
+	h := &Host{cfg: cfg, prefix: hex.EncodeToString(id[:]) + "-", boot: bootID()}
+	h.buffers.New = func() any { b := make([]byte, readBytesMax); return &b }
+	if n, err := sweep(ctx, dir); err != nil {
+		return nil, fmt.Errorf("end what an earlier life left running: %w", err)
+	} else if n > 0 {
+		cfg.Logger.InfoContext(ctx, "ended what an earlier life left running", "attempts", n)
+	}
+	if !cfg.NoCgroups {
+		if h.cgroups, err = openCgroups(dir); err != nil {
+			cfg.Logger.InfoContext(ctx, "no cgroups, will find stray processes by their environment", "err", err)
+		}
+	}
+	return h, nil
+}
+
+// Cgroups reports whether programs run in cgroups of their own.
+func (h *Host) Cgroups() bool { return h.cgroups != nil }
+
+// Close ends strays that are still looked for and gives back the cgroups. It is
+// safe twice. No Run may be under way.
+func (h *Host) Close() error {
+	h.strays.flush()
+	if h.cgroups == nil {
+		return nil
+	}
+	return h.cgroups.close()
+}
+
+func (h *Host) token() string { return h.prefix + strconv.FormatUint(h.count.Add(1), 36) }
+
+// strays ends, a moment later and many at once, processes that outlived an
+// attempt that ended by itself. It is used where there are no cgroups.
+type strays struct {
+	mu     sync.Mutex
+	tokens map[string]bool
+	timer  *time.Timer
+	busy   sync.WaitGroup
+}
+
+func (s *strays) add(token string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.tokens == nil {
+		s.tokens = make(map[string]bool)
+	}
+	s.tokens[token] = true
+	if s.timer == nil {
+		s.busy.Add(1)
+		s.timer = time.AfterFunc(strayDelay, func() {
+			defer s.busy.Done()
+			s.kill()
+		})
+	}
+}
+
+func (s *strays) kill() {
+	s.mu.Lock()
+	tokens := s.tokens
+	s.tokens, s.timer = nil, nil
+	s.mu.Unlock()
+	killTokens(tokens)
+}
+
+// flush does now what is due, and waits for it.
+func (s *strays) flush() {
+	s.mu.Lock()
+	stopped := s.timer != nil && s.timer.Stop()
+	s.mu.Unlock()
+	if stopped {
+		s.kill()
+		s.busy.Done()
+	}
+	s.busy.Wait()
+}
+
+// errEscaped says that a tree could not be ended.
+var errEscaped = errors.New("processes of the attempt are still there after SIGKILL")

@@ -1,0 +1,294 @@
+package process
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"labmesh/exec/output"
+)
+
+// Command is a program to run.
+type Command struct {
+	Path   string         // of the program; not looked up
+	Args   []string       // its arguments, the first of which is its own name
+	Dir    string         // where it runs
+	Env    []string       // its whole environment, save for TokenVar
+	Stdin  string         // a file to read from; "" means nothing to read
+	Output *output.Output // takes what it prints
+	Grace  time.Duration  // between SIGTERM and SIGKILL; 0 means the host's
+}
+
+// Exit is how a program ended.
+type Exit struct {
+	Code    int            // its exit code, -1 when a signal ended it
+	Signal  syscall.Signal // what ended it, or 0
+	Stopped bool           // whether it was stopped because its context ended
+	User    time.Duration  // CPU time of the program and those children it waited for
+	System  time.Duration
+	MaxRSS  int64 // bytes, of the largest of them
+}
+
+// StartError says that a program could not be started.
+type StartError struct {
+	Path string
+	Err  error
+}
+
+func (e *StartError) Error() string { return fmt.Sprintf("start %s: %v", e.Path, e.Err) }
+
+func (e *StartError) Unwrap() error { return e.Err }
+
+// Run runs c until it ends, or ctx does: then it gets SIGTERM, and after a
+// grace SIGKILL. When Run returns nothing of the program's tree is running.
+func (h *Host) Run(ctx context.Context, c Command) (Exit, error) {
+	p := &program{h: h, grace: c.Grace, token: h.token(), exited: make(chan struct{})}
+	if p.grace <= 0 {
+		p.grace = h.cfg.Grace
+	}
+	readers, err := p.start(c)
+	if err != nil {
+		return Exit{}, err
+	}
+	stopped := make(chan struct{})
+	unwatch := context.AfterFunc(ctx, func() {
+		defer close(stopped)
+		p.stop()
+	})
+	state, err := p.await()
+	if !unwatch() {
+		<-stopped
+	}
+	p.drain(readers)
+	if err := p.tidy(); err != nil {
+		h.cfg.Logger.WarnContext(ctx, "attempt not ended whole", "program", c.Path, "err", err)
+	}
+	if err != nil {
+		return Exit{}, fmt.Errorf("wait for %s: %w", c.Path, err)
+	}
+	return p.exit(state), nil
+}
+
+// program is one run of a program.
+type program struct {
+	h      *Host
+	token  string
+	grace  time.Duration
+	proc   *os.Process
+	leaf   *leaf // nil without a cgroup
+	record *record
+	pipes  [2]*os.File // the ends we read
+	left   atomic.Int32
+	eof    chan struct{} // closed when both pipes have been read to their end
+
+	mu      sync.Mutex
+	gone    bool // its group id may belong to another soon
+	stopped bool
+	exited  chan struct{}
+}
+
+// start starts the program and those who read its output.
+func (p *program) start(c Command) (readers *sync.WaitGroup, err error) {
+	files, err := p.open(c)
+	defer func() {
+		for _, f := range files {
+			f.Close()
+		}
+		if err != nil {
+			for _, f := range p.pipes {
+				if f != nil {
+					f.Close()
+				}
+			}
+			_ = p.tidy() // nothing ran
+		}
+	}()
+	if err != nil {
+		return nil, &StartError{c.Path, err}
+	}
+	if p.proc, err = p.spawn(c, files); err != nil {
+		return nil, &StartError{c.Path, err}
+	}
+	p.record.started(p.proc.Pid)
+	if p.h.cfg.Nice != 0 {
+		_ = unix.Setpriority(unix.PRIO_PGRP, p.proc.Pid, p.h.cfg.Nice) // as good as can be had
+	}
+	p.left.Store(2)
+	p.eof = make(chan struct{})
+	readers = new(sync.WaitGroup)
+	for i, s := range []output.Stream{output.Stdout, output.Stderr} {
+		readers.Go(func() { p.read(p.pipes[i], c.Output, s) })
+	}
+	return readers, nil
+}
+
+// open makes what the program starts with: its three files, its cgroup, and the
+// record by which a later life finds it.
+func (p *program) open(c Command) (files []*os.File, err error) {
+	stdin := c.Stdin
+	if stdin == "" {
+		stdin = os.DevNull
+	}
+	in, err := os.Open(stdin)
+	if err != nil {
+		return nil, err
+	}
+	files = append(files, in)
+	for i := range p.pipes {
+		r, w, err := os.Pipe()
+		if err != nil {
+			return files, err
+		}
+		p.pipes[i] = r
+		files = append(files, w)
+	}
+	if p.h.cgroups != nil {
+		if p.leaf, err = p.h.cgroups.take(); err != nil {
+			return files, fmt.Errorf("make a cgroup: %w", err)
+		}
+	}
+	p.record, err = newRecord(p.h.cfg.Dir, p.token, p.h.boot)
+	return files, err
+}
+
+func (p *program) spawn(c Command, files []*os.File) (*os.Process, error) {
+	attr := &os.ProcAttr{Dir: c.Dir, Env: append(c.Env[:len(c.Env):len(c.Env)], TokenVar+"="+p.token), Files: files,
+		Sys: &syscall.SysProcAttr{Setpgid: true}}
+	if p.leaf != nil {
+		p.leaf.enter(attr.Sys)
+	}
+	proc, err := os.StartProcess(c.Path, c.Args, attr)
+	var e *os.PathError
+	if errors.As(err, &e) {
+		return nil, e.Err // without the words "fork/exec"
+	}
+	return proc, err
+}
+
+func (p *program) read(from *os.File, to *output.Output, s output.Stream) {
+	buf := p.h.buffers.Get().(*[]byte)
+	defer p.h.buffers.Put(buf)
+	for {
+		n, err := from.Read(*buf)
+		to.Write(s, (*buf)[:n])
+		if err != nil { // the end, or drain's deadline
+			break
+		}
+	}
+	if p.left.Add(-1) == 0 {
+		close(p.eof)
+	}
+}
+
+// stop ends the program because its context has: first in peace.
+func (p *program) stop() {
+	if !p.signalGroup(syscall.SIGTERM) {
+		return
+	}
+	p.signalGroup(syscall.SIGCONT) // one that is stopped could not act on it
+	timer := time.NewTimer(p.grace)
+	defer timer.Stop()
+	select {
+	case <-p.exited:
+	case <-timer.C:
+		p.killTree()
+	}
+}
+
+// signalGroup signals the process group, unless it is gone.
+func (p *program) signalGroup(sig syscall.Signal) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.gone {
+		return false
+	}
+	p.stopped = true
+	_ = syscall.Kill(-p.proc.Pid, sig) // ESRCH is what we want
+	return true
+}
+
+// killTree kills all of the program's processes that can be found.
+func (p *program) killTree() {
+	p.mu.Lock()
+	if !p.gone {
+		_ = syscall.Kill(-p.proc.Pid, syscall.SIGKILL)
+	}
+	p.mu.Unlock()
+	if p.leaf != nil {
+		p.leaf.kill()
+		return
+	}
+	killTokens(map[string]bool{p.token: true})
+}
+
+// ended kills what the program left running when it ended. Where it can be, it
+// is called before the program is reaped: so long nobody else can get its
+// process id, or its group's.
+func (p *program) ended() {
+	close(p.exited)
+	p.mu.Lock()
+	_ = syscall.Kill(-p.proc.Pid, syscall.SIGKILL)
+	p.gone = true
+	stopped := p.stopped
+	p.mu.Unlock()
+	switch {
+	case p.leaf != nil: // its emptiness is seen, and seen to, once the program is reaped
+	case stopped:
+		killTokens(map[string]bool{p.token: true})
+	default:
+		p.h.strays.add(p.token)
+	}
+}
+
+// drain waits for the last of the output. Whoever still holds a pipe open does
+// not hold the attempt.
+func (p *program) drain(readers *sync.WaitGroup) {
+	if p.leaf != nil && !p.leaf.empty() {
+		p.leaf.kill()
+	}
+	timer := time.NewTimer(pipeDelay)
+	defer timer.Stop()
+	select {
+	case <-p.eof:
+	case <-timer.C:
+		if p.leaf == nil {
+			killTokens(map[string]bool{p.token: true})
+		}
+		for _, f := range p.pipes {
+			_ = f.SetReadDeadline(time.Unix(1, 0))
+		}
+	}
+	readers.Wait()
+	for _, f := range p.pipes {
+		f.Close()
+	}
+}
+
+// tidy gives back what the program ran with.
+func (p *program) tidy() (err error) {
+	if p.leaf != nil {
+		err = p.h.cgroups.give(p.leaf)
+	}
+	p.record.remove()
+	return err
+}
+
+func (p *program) exit(state *os.ProcessState) Exit {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	e := Exit{Code: state.ExitCode(), Stopped: p.stopped, User: state.UserTime(), System: state.SystemTime()}
+	if ws, ok := state.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
+		e.Signal = ws.Signal()
+	}
+	if ru, ok := state.SysUsage().(*syscall.Rusage); ok {
+		e.MaxRSS = int64(ru.Maxrss) * rssUnit //nolint:unconvert // the types differ by system
+	}
+	return e
+}

@@ -1,0 +1,178 @@
+package process
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	rssUnit    = 1024 // Maxrss counts KiB
+	roundsMax  = 20   // looks for processes that fork while they are being killed
+	statFields = 22   // of /proc/PID/stat, up to the start time
+)
+
+// await waits until the program has ended, kills what it left, and reaps it.
+func (p *program) await() (*os.ProcessState, error) {
+	for {
+		err := unix.Waitid(unix.P_PID, p.proc.Pid, nil, unix.WEXITED|unix.WNOWAIT, nil)
+		if !errors.Is(err, unix.EINTR) {
+			break
+		}
+	}
+	p.ended()
+	return p.proc.Wait()
+}
+
+// bootID names this boot of the machine.
+func bootID() string {
+	data, _ := os.ReadFile("/proc/sys/kernel/random/boot_id") // without it every record is looked into
+	return string(bytes.TrimSpace(data))
+}
+
+// startTime is when a process started, in ticks since boot; 0 if there is none.
+func startTime(pid int) uint64 {
+	data, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return 0
+	}
+	// The second field is a name in brackets and may hold anything.
+	fields := bytes.Fields(data[bytes.LastIndexByte(data, ')')+1:])
+	if len(fields) < statFields-2 {
+		return 0
+	}
+	n, _ := strconv.ParseUint(string(fields[statFields-3]), 10, 64)
+	return n
+}
+
+// killTokens kills every process that carries one of tokens in its
+// environment, until there is none.
+func killTokens(tokens map[string]bool) {
+	for range roundsMax {
+		if len(tokens) == 0 || killTokensOnce(tokens) == 0 {
+			return
+		}
+	}
+}
+
+func killTokensOnce(tokens map[string]bool) (killed int) {
+	dir, err := os.Open("/proc")
+	if err != nil {
+		return 0
+	}
+	defer dir.Close()
+	names, _ := dir.Readdirnames(-1)
+	for _, name := range names {
+		pid, err := strconv.Atoi(name)
+		if err != nil || pid == os.Getpid() || !tokens[tokenOf(pid)] {
+			continue
+		}
+		fd, err := unix.PidfdOpen(pid, 0)
+		if err != nil {
+			continue
+		}
+		if tokens[tokenOf(pid)] && alive(pid) { // still the same: fd holds on to what it was opened for
+			_ = unix.PidfdSendSignal(fd, syscall.SIGKILL, nil, 0)
+			killed++
+		}
+		unix.Close(fd)
+	}
+	return killed
+}
+
+// tokenOf is the attempt's token in the environment that a process was started with.
+func tokenOf(pid int) string {
+	env, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/environ")
+	if err != nil {
+		return "" // another user's, or gone
+	}
+	const prefix = TokenVar + "="
+	for len(env) > 0 {
+		var v []byte
+		v, env, _ = bytes.Cut(env, []byte{0})
+		if bytes.HasPrefix(v, []byte(prefix)) {
+			return string(v[len(prefix):])
+		}
+	}
+	return ""
+}
+
+// alive reports whether a process can still run: it is no zombie.
+func alive(pid int) bool {
+	data, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return false
+	}
+	rest := bytes.TrimSpace(data[bytes.LastIndexByte(data, ')')+1:])
+	return len(rest) > 0 && rest[0] != 'Z' && rest[0] != 'X'
+}
+
+// sweep ends what the records in dir and the cgroups of dir say is running. It
+// returns how many records there were of this boot.
+func sweep(ctx context.Context, dir string) (n int, err error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return 0, err
+	}
+	boot, tokens := bootID(), make(map[string]bool)
+	for _, e := range entries {
+		head, start, err := readRecord(filepath.Join(dir, e.Name()))
+		if err != nil {
+			return n, err
+		}
+		if head.Boot != "" && head.Boot != boot {
+			continue
+		}
+		n++
+		tokens[head.Token] = true
+		if start.Start != 0 && startTime(start.PID) == start.Start {
+			_ = syscall.Kill(-start.PID, syscall.SIGKILL)
+		}
+	}
+	killTokens(tokens)
+	if err := sweepCgroups(dir); err != nil {
+		return n, err
+	}
+	for _, e := range entries {
+		if err := os.Remove(filepath.Join(dir, e.Name())); err != nil {
+			return n, err
+		}
+	}
+	return n, ctx.Err()
+}
+
+// cgroupMount finds where this process's own cgroup (v2) is in the file system.
+func cgroupMount() (string, error) {
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return "", err
+	}
+	own, err := os.ReadFile("/proc/self/cgroup")
+	if err != nil {
+		return "", err
+	}
+	path := ""
+	for line := range strings.Lines(string(own)) {
+		if rest, ok := strings.CutPrefix(strings.TrimSpace(line), "0::"); ok {
+			path = rest
+		}
+	}
+	for line := range strings.Lines(string(mounts)) {
+		mount, kind, ok := strings.Cut(line, " - ")
+		fields := strings.Fields(mount)
+		if !ok || !strings.HasPrefix(kind, "cgroup2 ") || len(fields) < 5 {
+			continue
+		}
+		root, point := fields[3], fields[4]
+		return filepath.Join(point, strings.TrimPrefix(path, strings.TrimSuffix(root, "/"))), nil
+	}
+	return "", fmt.Errorf("no cgroup v2 is mounted")
+}

@@ -1,0 +1,147 @@
+package runner
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"time"
+
+	"labmesh"
+)
+
+// Limits on looking for an interpreter.
+const (
+	probeTimeout = 20 * time.Second // for one interpreter to import pytest, on a busy machine
+	probeAgain   = time.Minute      // until one without pytest is asked again
+	headBytesMax = 1 << 20          // of a Python file, looked at for its imports
+)
+
+// pythons finds interpreters, and remembers which has pytest.
+type pythons struct {
+	candidates []string
+	env        []string
+
+	mu     sync.Mutex
+	pytest string    // an interpreter that has pytest
+	asked  time.Time // when none had
+}
+
+// newPythons lists the interpreters that a node with this environment may use,
+// in order: LABMESH_PYTHON, the virtual environment, python3 on PATH, /usr/bin/python3.
+func newPythons(environ []string) *pythons {
+	p := &pythons{env: inherit(environ)}
+	for _, v := range environ {
+		switch name, value, _ := strings.Cut(v, "="); {
+		case value == "":
+		case name == "LABMESH_PYTHON":
+			p.candidates = append([]string{value}, p.candidates...)
+		case name == "VIRTUAL_ENV":
+			p.candidates = append(p.candidates, filepath.Join(value, "bin", "python3"))
+		}
+	}
+	p.candidates = append(p.candidates, "python3", "/usr/bin/python3")
+	return p
+}
+
+// plain is the first interpreter that is there.
+func (p *pythons) plain() (string, error) {
+	for _, c := range p.candidates {
+		if path, err := lookPath(c, "/", p.env); err == nil {
+			return path, nil
+		}
+	}
+	return "", &problem{labmesh.CauseProgram, "no python3 on this machine: install it, or name one in LABMESH_PYTHON where the node is started"}
+}
+
+// withPytest is the first interpreter that can import pytest, or "".
+func (p *pythons) withPytest(ctx context.Context) string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.pytest != "" || time.Since(p.asked) < probeAgain {
+		return p.pytest
+	}
+	for _, c := range p.candidates {
+		path, err := lookPath(c, "/", p.env)
+		if err != nil {
+			continue
+		}
+		ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+		cmd := exec.CommandContext(ctx, path, "-c", "import pytest")
+		cmd.Env = p.env
+		cmd.WaitDelay = time.Second
+		err = cmd.Run()
+		cancel()
+		if err == nil {
+			p.pytest = path
+			return path
+		}
+	}
+	if ctx.Err() == nil {
+		p.asked = time.Now()
+	}
+	return ""
+}
+
+var (
+	importsUnittest = regexp.MustCompile(`(?m)^\s*(import|from)\s+unittest\b`)
+	wantsPytest     = regexp.MustCompile(`(?m)^\s*(import|from)\s+pytest\b|^(async )?def test|^class Test`)
+)
+
+// choose decides how a Python file, or a directory of them, is run. One named
+// as a test needs pytest, or unittest where it is written for that.
+func (p *pythons) choose(ctx context.Context, file, node string, args []string) (how, error) {
+	info, err := os.Stat(file)
+	if err != nil {
+		return how{}, err
+	}
+	dir, base := filepath.Split(file)
+	if info.IsDir() {
+		dir, base = file, "."
+	}
+	named := node != "" || info.IsDir() || strings.HasPrefix(base, "test_") || strings.HasSuffix(base, "_test.py")
+	env := []string{"PYTHONDONTWRITEBYTECODE=1", "PYTHONUNBUFFERED=1"}
+	if named {
+		if py := p.withPytest(ctx); py != "" {
+			target := base
+			if node != "" {
+				target += "::" + node
+			}
+			all := append([]string{"-m", "pytest", "-p", "no:cacheprovider", "--color=no"}, args...)
+			return how{runnerPytest, job{name: py, args: append(all, target), dir: dir, env: env}}, nil
+		}
+	}
+	py, err := p.plain()
+	if err != nil {
+		return how{}, err
+	}
+	text := ""
+	if !info.IsDir() {
+		text = head(file)
+	}
+	switch {
+	case named && node == "" && !info.IsDir() && importsUnittest.MatchString(text):
+		return how{runnerUnittest, job{name: py, args: append([]string{"-m", "unittest", base}, args...), dir: dir, env: env}}, nil
+	case named && (node != "" || info.IsDir() || wantsPytest.MatchString(text)):
+		return how{}, &problem{labmesh.CauseProgram, fmt.Sprintf(
+			"%s needs pytest, and no python3 of this machine has it (asked: %s): install it (apt-get install python3-pytest), or name one that has it in LABMESH_PYTHON where the node is started",
+			file, strings.Join(p.candidates, ", "))}
+	}
+	return how{runnerPython, job{name: py, args: append([]string{base}, args...), dir: dir, env: env}}, nil
+}
+
+// head is the beginning of a file.
+func head(file string) string {
+	f, err := os.Open(file)
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	buf := make([]byte, headBytesMax)
+	n, _ := f.Read(buf)
+	return string(buf[:n])
+}
