@@ -64,11 +64,15 @@ func DecodeEntry(data []byte) (Entry, error) {
 
 // EncodeCommand is one command as a line of an entry, without the line break.
 func EncodeCommand(c Command) ([]byte, error) {
-	data, err := json.Marshal(c)
-	if err != nil {
+	var b bytes.Buffer
+	b.WriteString(c.CommandName())
+	b.WriteByte(' ')
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false) // what users wrote stays as they wrote it
+	if err := enc.Encode(c); err != nil {
 		return nil, fmt.Errorf("encode %s: %w", c.CommandName(), err)
 	}
-	return append([]byte(c.CommandName()+" "), data...), nil
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
 }
 
 // DecodeCommand reads one line of an entry.

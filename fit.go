@@ -92,11 +92,20 @@ func (r *Requirements) Misfits(kind Kind, w *Worker) []string {
 
 func (r *Requirements) lacking(w *Worker) (words []string) {
 	for _, h := range r.Hardware {
-		if !slices.ContainsFunc(w.Capabilities.Hardware, func(have string) bool { return strings.EqualFold(h, have) }) {
+		if !w.Capabilities.has(h) {
 			words = append(words, h)
 		}
 	}
 	return words
+}
+
+func (c *Capabilities) has(word string) bool {
+	for _, have := range c.Hardware {
+		if strings.EqualFold(word, have) {
+			return true
+		}
+	}
+	return false
 }
 
 // compute is a CUDA compute capability as major*1000+minor, so that 10.0 is
