@@ -86,7 +86,13 @@ func (k *keeper) heardOf(node labmesh.NodeID) {
 
 // lost says that the last connection to a node has gone.
 func (k *keeper) lost(node labmesh.NodeID) {
-	k.change(node, func(l *link) { l.met, l.tries, l.next = false, 0, time.Time{} })
+	k.mu.Lock()
+	l, there := k.links[node] // strangers leave no trace
+	if there && l.met {
+		k.links[node] = link{busy: l.busy}
+	}
+	k.mu.Unlock()
+	k.poke()
 }
 
 // meet says that adverts were exchanged with a node. It returns whether that is new.
