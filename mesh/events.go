@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/event"
@@ -86,7 +85,7 @@ func (h *Host) tend(ctx context.Context, node labmesh.NodeID, tries int) error {
 		return err
 	}
 	err = h.greet(ctx, p)
-	if errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded) {
+	if timedOut(err) {
 		h.hangUp(p) // connected in name only
 	}
 	return err

@@ -97,10 +97,29 @@ func (c *conn) RemoteAddr() net.Addr { return addr(c.Conn().RemotePeer()) }
 // Read reads, and where it is asked for takes silence for a broken connection.
 func (c *conn) Read(b []byte) (int, error) {
 	n, err := c.Stream.Read(b)
-	if err != nil && c.streams.closeOnSilence && errors.Is(err, os.ErrDeadlineExceeded) {
-		c.streams.h.hangUp(c.Conn().RemotePeer())
+	if timedOut(err) {
+		err = os.ErrDeadlineExceeded // the muxers each have their own
+		if c.streams.closeOnSilence {
+			c.streams.h.hangUp(c.Conn().RemotePeer())
+		}
 	}
 	return n, err
+}
+
+// Write writes, with the errors of a net.Conn.
+func (c *conn) Write(b []byte) (int, error) {
+	n, err := c.Stream.Write(b)
+	if timedOut(err) {
+		err = os.ErrDeadlineExceeded
+	}
+	return n, err
+}
+
+// timedOut says whether err is that time ran out, in any library's words.
+func timedOut(err error) bool {
+	var e net.Error
+	return errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded) ||
+		errors.As(err, &e) && e.Timeout()
 }
 
 // Close ends both directions at once. A stream that was only closed would keep

@@ -5,19 +5,21 @@ import (
 	"strconv"
 	"testing"
 
+	"labmesh"
 	"labmesh/mesh"
 )
 
 // Net makes hosts on loopback, each in a directory of its own.
 type Net struct {
 	Group
-	dir string
+	Mesh labmesh.MeshID // [MeshID] unless it is set
+	dir  string
 }
 
 // NewNet makes a net without hosts.
 func NewNet(t testing.TB) *Net {
 	t.Helper()
-	return &Net{dir: t.TempDir()}
+	return &Net{Mesh: MeshID, dir: t.TempDir()}
 }
 
 // Config is a Config for the i-th host. It listens on a port that is free, a new
@@ -42,7 +44,7 @@ func (n *Net) Stranger(t testing.TB, i int) mesh.Config {
 		t.Fatalf("config of node %d: %v", i, err)
 	}
 	return mesh.Config{
-		Mesh: MeshID, Dir: dir, Key: key,
+		Mesh: n.Mesh, Dir: dir, Key: key,
 		Listen: []string{"/ip4/127.0.0.1/tcp/0"},
 		Admit:  n.Admit, Members: n.Members,
 		NoMDNS: true,
