@@ -37,7 +37,7 @@ type TaskDetail struct {
 	Requirements labmesh.Requirements `json:"requirements"`
 	Result       json.RawMessage      `json:"result"` // what the accepted attempt handed in
 	Error        Text                 `json:"error"`
-	Cause        labmesh.Cause        `json:"cause,omitempty"`
+	Cause        Text                 `json:"cause"`
 	History      []Attempt            `json:"history"` // attempts that ended, oldest first
 
 	Labels              map[string]string    `json:"labels"`

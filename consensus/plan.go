@@ -63,7 +63,8 @@ type Change struct {
 // The aim is an odd number of voters that are alive: 1 while fewer than three
 // replicas can vote, 3 with three or four, 5 with five and more. A voter that
 // has been silent for DeadAfter is replaced: a learner is promoted first, then
-// the dead one leaves. No change is made after which fewer than a majority of
+// the dead one leaves; with nobody to follow it stays, unless it is one of five
+// and three are left. No change is made after which fewer than a majority of
 // the voters would be alive, if a majority is alive before it.
 //
 // Nodes that may vote are members with the role node; other members become
@@ -101,19 +102,27 @@ func newPlanner(in MembershipInput) *planner {
 	for _, m := range in.Members {
 		p.members[m.Node] = m
 	}
-	able := 0 // replicas that could vote
+	healthy, dead := 0, 0 // replicas that could vote, and voters that are dead
 	for _, s := range in.Servers {
 		if s.Voter {
 			p.voters = append(p.voters, s.ID)
 		} else {
 			p.learners = append(p.learners, s.ID)
 		}
-		if (s.Voter && !p.dead(s.ID) && p.eligible(s.ID)) || p.ready(s.ID) {
-			able++
+		switch {
+		case s.Voter && p.eligible(s.ID) && p.dead(s.ID):
+			dead++
+		case s.Voter && p.eligible(s.ID), p.ready(s.ID):
+			healthy++
 		}
 	}
 	slices.Sort(p.voters)
-	p.want = votersFor(min(able, in.MaxReplicas))
+	p.want = votersFor(min(healthy, in.MaxReplicas))
+	if healthy+dead >= votersSmall {
+		// Two that are left of three go on as a majority of three: with one
+		// voter what is acknowledged would be on one disk.
+		p.want = max(p.want, votersSmall)
+	}
 	return p
 }
 

@@ -5,14 +5,15 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"strings"
 	"syscall"
 	"time"
 
 	"labmesh"
 )
+
+// restarted is said of attempts that an earlier life of the worker had begun.
+const restarted = "the worker restarted"
 
 // attempt runs one attempt from its start to the report of its end.
 func (w *Worker) attempt(ctx context.Context, t labmesh.Task, r *run) {
@@ -24,6 +25,9 @@ func (w *Worker) attempt(ctx context.Context, t labmesh.Task, r *run) {
 		o = w.perform(ctx, t, r)
 	}
 	r.output.Close()
+	if w.dirs.give(k) {
+		w.journal.quiet(k)
+	}
 	if o.Seconds == 0 {
 		o.Seconds = time.Since(began).Seconds()
 	}
@@ -36,14 +40,17 @@ func (w *Worker) prepare(k key) (o labmesh.Outcome, done bool) {
 	if free, err := freeBytes(w.cfg.Dir); err == nil && free < w.cfg.Floor {
 		return labmesh.Outcome{Cause: labmesh.CauseDisk, Error: tooFull(w.cfg.Dir, free, w.cfg.Floor)}, true
 	}
-	err := makeAttemptDir(w.cfg.Dir, k)
-	switch {
-	case err == nil:
-		return labmesh.Outcome{}, false
-	case errors.Is(err, fs.ErrExist): // begun in an earlier life, which did not live to report it
-		return labmesh.Outcome{Cause: labmesh.CauseWorkerLost, Error: "the worker restarted"}, true
+	first, err := w.journal.begin(k)
+	if err == nil && !first { // by an earlier life, which did not live to report it
+		return labmesh.Outcome{Cause: labmesh.CauseWorkerLost, Error: restarted}, true
 	}
-	return labmesh.Outcome{Cause: labmesh.CauseDisk, Error: fmt.Sprintf("make the attempt's directory: %v", err)}, true
+	if err == nil {
+		err = w.dirs.take(k)
+	}
+	if err != nil {
+		return labmesh.Outcome{Cause: labmesh.CauseDisk, Error: diskProblem(err)}, true
+	}
+	return labmesh.Outcome{}, false
 }
 
 // perform reports the start and runs the attempt.
@@ -103,20 +110,4 @@ func trim(o labmesh.Outcome) labmesh.Outcome {
 // DiskFull reports whether err says that a disk has no room left.
 func DiskFull(err error) bool {
 	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
-}
-
-// makeAttemptDir makes the directory of k. An error that is [fs.ErrExist] means
-// that it was there before.
-func makeAttemptDir(root string, k key) error {
-	dir, task := attemptDir(root, k), taskDir(root, k.task)
-	for try := 0; ; try++ {
-		if err := os.Mkdir(task, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-			return err
-		}
-		err := os.Mkdir(dir, 0o700)
-		if errors.Is(err, fs.ErrNotExist) && try < 3 {
-			continue // the sweep took the task's directory just now
-		}
-		return err
-	}
 }

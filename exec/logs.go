@@ -4,8 +4,8 @@ import (
 	"context"
 	"io"
 	"os"
-	"path/filepath"
 	"strconv"
+	"strings"
 
 	"labmesh"
 	"labmesh/exec/output"
@@ -15,13 +15,16 @@ import (
 // is on this disk. An attempt unknown here, or swept, is refused as NotFound.
 func (w *Worker) Logs(ctx context.Context, task labmesh.TaskID, attempt int, q output.Query) (io.ReadCloser, error) {
 	if attempt == 0 {
-		attempt = newest(taskDir(w.cfg.Dir, task))
+		attempt = w.newest(task)
 	}
 	k := key{task, attempt}
 	if o := w.outputOf(k); o != nil {
 		return o.Open(ctx, q), nil
 	}
 	dir := attemptDir(w.cfg.Dir, k)
+	if w.journal.wasQuiet(k) {
+		return io.NopCloser(strings.NewReader("")), nil
+	}
 	if _, err := os.Stat(dir); attempt < 1 || err != nil {
 		return nil, labmesh.Refuse(labmesh.NotFound, "the output of attempt %d of %s is not on this machine: it did not run here, or was swept", attempt, task)
 	}
@@ -41,21 +44,23 @@ func (w *Worker) outputOf(k key) *output.Output {
 	return nil
 }
 
-// newest is the highest attempt number in a task's directory, 0 without one.
-func newest(dir string) int {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return 0
+// newest is the highest number of an attempt of task known here, 0 without one.
+func (w *Worker) newest(task labmesh.TaskID) (most int) {
+	w.mu.Lock()
+	for k := range w.have {
+		if k.task == task {
+			most = max(most, k.attempt)
+		}
 	}
-	most := 0
+	w.mu.Unlock()
+	entries, err := os.ReadDir(taskDir(w.cfg.Dir, task))
+	if err != nil && most == 0 && w.journal.wasQuiet(key{task, 1}) {
+		return 1 // only first attempts leave nothing
+	}
 	for _, e := range entries {
 		if n, err := strconv.Atoi(e.Name()); err == nil {
 			most = max(most, n)
 		}
 	}
 	return most
-}
-
-func attemptDir(root string, k key) string {
-	return filepath.Join(taskDir(root, k.task), strconv.Itoa(k.attempt))
 }

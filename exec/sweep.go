@@ -141,6 +141,9 @@ func listAttempts(ctx context.Context, root string) ([]kept, error) {
 	}
 	var all []kept
 	for _, t := range tasks {
+		if strings.HasPrefix(t.Name(), ".") {
+			continue // not a task's
+		}
 		numbers, err := os.ReadDir(filepath.Join(root, t.Name()))
 		if err != nil || ctx.Err() != nil {
 			continue // swept meanwhile, or no directory of ours

@@ -36,6 +36,8 @@ type Config struct {
 type Worker struct {
 	cfg     Config
 	reports *reporter
+	dirs    *dirs
+	journal *journal
 	freed   chan struct{} // has one in it when a slot may have come free
 
 	mu   sync.Mutex
@@ -74,12 +76,19 @@ func Open(_ context.Context, cfg Config) (*Worker, error) {
 		}
 	}
 	w := &Worker{cfg: cfg, freed: make(chan struct{}, 1), have: make(map[key]*run)}
+	var err error
+	if w.dirs, err = openDirs(cfg.Dir); err != nil {
+		return nil, fmt.Errorf("open worker: %w", err)
+	}
+	if w.journal, err = openJournal(cfg.Dir); err != nil {
+		return nil, fmt.Errorf("open worker: %w", err)
+	}
 	w.reports = newReporter(cfg.Desk, cfg.Logger, w.declined)
 	return w, nil
 }
 
 // Close releases what Open took. It is safe twice.
-func (w *Worker) Close() error { return nil }
+func (w *Worker) Close() error { return w.journal.close() }
 
 // Kinds is the kinds of task it can run, in the order of [labmesh.Kinds].
 func (w *Worker) Kinds() []labmesh.Kind {
@@ -184,7 +193,7 @@ func (w *Worker) step(work context.Context, held []labmesh.Task) (start []begun)
 // reportOrphan reports the end of an attempt that the mesh believes in and that
 // is not here.
 func (w *Worker) reportOrphan(t *labmesh.Task) {
-	o := labmesh.Outcome{Cause: labmesh.CauseWorkerLost, Error: "the worker restarted"}
+	o := labmesh.Outcome{Cause: labmesh.CauseWorkerLost, Error: restarted}
 	if t.Phase == labmesh.Cancelling {
 		o = labmesh.Outcome{Cause: labmesh.CauseCancelled, Error: ErrCancelled.Error()}
 	}

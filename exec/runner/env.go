@@ -61,7 +61,7 @@ func environment(base []string, a exec.Attempt, more ...string) []string {
 		env = append(env, v)
 	}
 	env = append(env, base...)
-	set("TMPDIR=" + filepath.Join(a.Dir, tmpName))
+	set("TMPDIR=" + a.Tmp())
 	for _, v := range more {
 		set(v)
 	}

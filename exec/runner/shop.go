@@ -20,12 +20,8 @@ import (
 	"labmesh/exec/process"
 )
 
-// What an attempt's directory holds besides its output.
-const (
-	workName  = "work"
-	tmpName   = "tmp"
-	stdinName = "stdin"
-)
+// stdinName is the file of an attempt's directory that holds what its program can read.
+const stdinName = "stdin"
 
 // shop is what runners have in common.
 type shop struct {
@@ -68,22 +64,15 @@ func fault(err error) labmesh.Outcome {
 	return labmesh.Outcome{Cause: labmesh.CauseSpawn, Error: err.Error()}
 }
 
-// run runs j for a, from its directories to its exit.
+// run runs j for a.
 func (s *shop) run(ctx context.Context, a exec.Attempt, j job) (process.Exit, error) {
 	if err := checkEnv(a.Task.Spec.Env); err != nil {
 		return process.Exit{}, err
 	}
-	work, tmp := filepath.Join(a.Dir, workName), filepath.Join(a.Dir, tmpName)
-	for _, dir := range []string{work, tmp} {
-		if err := os.Mkdir(dir, 0o700); err != nil {
-			return process.Exit{}, &problem{diskCause(err), fmt.Sprintf("make a directory for the attempt: %v", err)}
-		}
-		defer func() { _ = os.Remove(dir) }() // if the task left nothing in it
-	}
-	c := process.Command{Dir: work, Env: environment(s.base, a, j.env...), Output: a.Output, Grace: j.grace}
+	c := process.Command{Dir: a.Work(), Env: environment(s.base, a, j.env...), Output: a.Output, Grace: j.grace}
 	if j.dir != "" {
 		if c.Dir = j.dir; !filepath.IsAbs(j.dir) {
-			c.Dir = filepath.Join(work, j.dir)
+			c.Dir = filepath.Join(a.Work(), j.dir)
 		}
 		if info, err := os.Stat(c.Dir); err != nil || !info.IsDir() {
 			return process.Exit{}, &problem{labmesh.CauseConfig, fmt.Sprintf("config: dir: there is no directory %s on this machine", c.Dir)}

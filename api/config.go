@@ -1,0 +1,157 @@
+package api
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"labmesh"
+)
+
+// Limits on a benchmark's config.
+const (
+	BatchSizesMax = 1024 // how many
+	BatchSizeMax  = 1_000_000
+	IterationsMax = 1_000_000
+	ArgsMax       = 10_000
+)
+
+// Precisions lists the number formats that a benchmark may ask for.
+func Precisions() []string {
+	return []string{"fp64", "fp32", "tf32", "fp16", "bf16", "fp8", "int8", "int4", "mixed"}
+}
+
+// validateConfig refuses a config that does not suit its kind. A runner may know
+// fields beyond these; they are left to it.
+func validateConfig(s *labmesh.Spec) *labmesh.Error {
+	switch s.Kind {
+	case labmesh.Benchmark:
+		return validateBenchmark(s.Config)
+	case labmesh.Test:
+		return validateTest(s.Config)
+	case labmesh.Custom:
+		return validateCustom(s.Config)
+	}
+	return refuse("type", "%.40q is not one of benchmark, test, custom", s.Kind)
+}
+
+func validateBenchmark(raw json.RawMessage) *labmesh.Error {
+	var c struct {
+		Model      string `json:"model"`
+		BatchSizes []int  `json:"batch_sizes"`
+		Precision  string `json:"precision"`
+		Iterations *int   `json:"iterations"`
+	}
+	if e := readConfig(raw, &c); e != nil {
+		return e
+	}
+	switch {
+	case c.Model == "":
+		return missing("config.model")
+	case strings.ContainsRune(c.Model, 0):
+		return refuse("config.model", "it holds a NUL character")
+	case len(c.BatchSizes) > BatchSizesMax:
+		return refuse("config.batch_sizes", "there are %d; at most %d are allowed", len(c.BatchSizes), BatchSizesMax)
+	case c.Precision != "" && !slices.Contains(Precisions(), c.Precision):
+		return refuse("config.precision", "%.40q is not one of %s", c.Precision, strings.Join(Precisions(), ", "))
+	case c.Iterations != nil && (*c.Iterations < 1 || *c.Iterations > IterationsMax):
+		return refuse("config.iterations", "%d is not in 1 to %d", *c.Iterations, IterationsMax)
+	}
+	for i, n := range c.BatchSizes {
+		if n < 1 || n > BatchSizeMax {
+			return refuse(fmt.Sprintf("config.batch_sizes[%d]", i), "%d is not in 1 to %d", n, BatchSizeMax)
+		}
+	}
+	return nil
+}
+
+func validateTest(raw json.RawMessage) *labmesh.Error {
+	var c struct {
+		File string   `json:"test_file"`
+		Args []string `json:"test_args"`
+	}
+	if e := readConfig(raw, &c); e != nil {
+		return e
+	}
+	if e := validateArg("config.test_file", c.File); e != nil {
+		return e
+	}
+	return validateArgs("config.test_args", c.Args)
+}
+
+func validateCustom(raw json.RawMessage) *labmesh.Error {
+	var c struct {
+		Name  string   `json:"name"`
+		Args  []string `json:"args"`
+		Shell bool     `json:"shell"`
+	}
+	if e := readConfig(raw, &c); e != nil {
+		return e
+	}
+	if e := validateArg("config.name", c.Name); e != nil {
+		return e
+	}
+	return validateArgs("config.args", c.Args)
+}
+
+func validateArg(field, s string) *labmesh.Error {
+	switch {
+	case s == "":
+		return missing(field)
+	case len(s) > ArgBytesMax:
+		return refuse(field, "it has %d bytes; at most %d are allowed", len(s), ArgBytesMax)
+	case strings.ContainsRune(s, 0):
+		return refuse(field, "it holds a NUL character")
+	}
+	return nil
+}
+
+func validateArgs(field string, args []string) *labmesh.Error {
+	if len(args) > ArgsMax {
+		return refuse(field, "there are %d; at most %d are allowed", len(args), ArgsMax)
+	}
+	for i, a := range args {
+		if len(a) > ArgBytesMax || strings.ContainsRune(a, 0) {
+			return refuse(fmt.Sprintf("%s[%d]", field, i), "it has more than %d bytes or holds a NUL character", ArgBytesMax)
+		}
+	}
+	return nil
+}
+
+// readConfig decodes raw, which must be an object, into c.
+func readConfig(raw json.RawMessage, c any) *labmesh.Error {
+	if len(raw) == 0 || string(raw) == "null" {
+		return missing("config")
+	}
+	err := json.Unmarshal(raw, c)
+	if err == nil {
+		return nil
+	}
+	var wrong *json.UnmarshalTypeError
+	if !errors.As(err, &wrong) {
+		return refuse("config", "%s", strings.TrimPrefix(err.Error(), "json: "))
+	}
+	field := "config"
+	if wrong.Field != "" {
+		field += "." + wrong.Field
+	}
+	return WrongType(field, wrong)
+}
+
+// WrongType is the refusal of a field that holds JSON of another type than it should.
+func WrongType(field string, e *json.UnmarshalTypeError) *labmesh.Error {
+	return refuse(field, "it should be %s, not %s", typeWord(e.Type), e.Value)
+}
+
+func missing(field string) *labmesh.Error {
+	return labmesh.RefuseField(field, "Missing required field: %s", field)
+}
+
+// refuse makes a refusal whose message begins with the field at fault.
+func refuse(field, format string, args ...any) *labmesh.Error {
+	return labmesh.RefuseField(field, "%s: %s", field, sayf(format, args...))
+}
+
+func sayf(format string, args ...any) string { return fmt.Sprintf(format, args...) }

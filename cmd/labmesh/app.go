@@ -1,0 +1,93 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"golang.org/x/term"
+
+	"labmesh/client"
+)
+
+// app is what all commands share: the streams, the environment and the global flags.
+type app struct {
+	in     io.Reader
+	out    io.Writer // results
+	err    io.Writer // everything else
+	lookup func(string) (string, bool)
+	now    func() time.Time
+
+	addr, key, dataDir string
+	json, noColor      bool
+
+	began bool // the command line was understood: errors are no longer about usage
+}
+
+func newApp(in io.Reader, out, errw io.Writer, lookup func(string) (string, bool)) *app {
+	return &app{in: in, out: out, err: errw, lookup: lookup, now: time.Now}
+}
+
+// client is a client of the node that the global flags or this machine name.
+func (a *app) client() (*client.Client, error) {
+	cfg, err := client.Discover(client.Where{Addr: a.addr, Key: a.key, DataDir: a.dataDir, Getenv: a.getenv})
+	if err != nil {
+		return nil, err
+	}
+	cfg.UserAgent = "labmesh/" + version()
+	return client.New(cfg)
+}
+
+func (a *app) getenv(name string) string {
+	value, _ := a.lookup(name)
+	return value
+}
+
+// explain says on stderr what went wrong, in one line.
+func (a *app) explain(err error) {
+	if err == nil || err.Error() == "" {
+		return
+	}
+	message := strings.TrimSpace(err.Error())
+	if exitCode(err) == exitDenied {
+		message += " (pass a key with --api-key, or as the user who runs the node let labmesh find it)"
+	}
+	fmt.Fprintln(a.err, a.paint(a.err, red, "labmesh:"), message)
+}
+
+// note says something on stderr.
+func (a *app) note(format string, args ...any) { fmt.Fprintf(a.err, format+"\n", args...) }
+
+// printJSON prints v as a result.
+func (a *app) printJSON(v any) error {
+	enc := json.NewEncoder(a.out)
+	enc.SetIndent("", "  ")
+	enc.SetEscapeHTML(false)
+	return enc.Encode(v)
+}
+
+// Colours, as terminals take them.
+const (
+	red    = "\x1b[31m"
+	green  = "\x1b[32m"
+	yellow = "\x1b[33m"
+	dim    = "\x1b[2m"
+	bold   = "\x1b[1m"
+	plain  = "\x1b[0m"
+)
+
+// paint colours s when w is a terminal and colour is wanted.
+func (a *app) paint(w io.Writer, colour, s string) string {
+	if s == "" || a.noColor || a.getenv("NO_COLOR") != "" || !isTerminal(w) {
+		return s
+	}
+	return colour + s + plain
+}
+
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
+}

@@ -1,0 +1,103 @@
+package node
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+
+	"github.com/libp2p/go-libp2p/core/host"
+
+	"labmesh"
+	"labmesh/consensus"
+	"labmesh/exec"
+	"labmesh/store"
+)
+
+// Config says how a node runs. DataDir and Logger must be set.
+type Config struct {
+	DataDir string
+	Host    string // the address of the HTTP API; loopback unless there is TLS
+	Port    int    // 0 picks one
+	DBPath  string // the ledger; in DataDir when ""
+	TLSCert string
+	TLSKey  string
+
+	MeshListen []string // multiaddrs; the mesh's default when empty
+	Join       []string // invites, tried in order; only looked at by a node that is in no mesh yet
+	Hostname   string
+	WorkerID   labmesh.WorkerID
+	Slots      int // 0 means one for each core
+	NoWork     bool
+	Tags       map[string]string
+
+	MaxReplicas int
+	Profile     consensus.Profile
+	Version     string
+	Logger      *slog.Logger
+
+	// LedgerCheck tries a ledger file in a process of its own; see duckdb.Config.
+	LedgerCheck func(ctx context.Context, path string) error
+	// GPUChild asks the GPU driver in a process of its own; see probe.Config.
+	GPUChild func(ctx context.Context) ([]byte, error)
+
+	// Parts replaces parts of the node, for meshes in memory and virtual time.
+	Parts Parts
+}
+
+// Parts are what a node uses in place of parts of its own. Zero fields stand for its own.
+type Parts struct {
+	Libp2p       host.Host
+	Backend      store.Backend
+	Log          *consensus.Memory
+	Runners      map[labmesh.Kind]exec.Runner
+	Capabilities *labmesh.Capabilities
+	NoHTTP       bool
+	NoDiscovery  bool // neither mDNS nor DHT
+}
+
+func (c Config) withDefaults() Config {
+	if c.Host == "" {
+		c.Host = "127.0.0.1"
+	}
+	if c.DBPath == "" {
+		c.DBPath = filepath.Join(c.DataDir, "ledger.duckdb")
+	}
+	if c.Hostname == "" {
+		c.Hostname, _ = os.Hostname() // a node without a name is still a node
+	}
+	if c.Slots <= 0 {
+		c.Slots = runtime.NumCPU()
+	}
+	if c.Profile == (consensus.Profile{}) {
+		c.Profile = consensus.Fast
+	}
+	if c.MaxReplicas <= 0 {
+		c.MaxReplicas = consensus.MaxReplicas
+	}
+	return c
+}
+
+// Validate says what is wrong with c, naming the flag.
+func (c Config) Validate() error {
+	ip := net.ParseIP(c.Host)
+	loopback := c.Host == "localhost" || ip != nil && ip.IsLoopback()
+	switch {
+	case c.DataDir == "":
+		return labmesh.RefuseField("data-dir", "--data-dir: it must not be empty")
+	case c.Port < 0 || c.Port > 65535:
+		return labmesh.RefuseField("port", "--port: %d is no port; 0 picks one", c.Port)
+	case (c.TLSCert == "") != (c.TLSKey == ""):
+		return labmesh.RefuseField("tls-cert", "--tls-cert and --tls-key belong together: give both or neither")
+	case !loopback && c.TLSCert == "":
+		return labmesh.RefuseField("host", "--host %s can be reached from other machines, and keys would cross the network in the clear: give --tls-cert and --tls-key, or stay on 127.0.0.1", c.Host)
+	case c.MaxReplicas < 1:
+		return labmesh.RefuseField("max-replicas", "--max-replicas: %d is less than 1", c.MaxReplicas)
+	case strings.ContainsAny(string(c.WorkerID), " \t\n/"):
+		return labmesh.RefuseField("worker-id", "--worker-id: %q holds a blank or a slash", c.WorkerID)
+	}
+	return nil
+}

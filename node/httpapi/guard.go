@@ -1,0 +1,104 @@
+package httpapi
+
+import (
+	"net"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"labmesh"
+	"labmesh/api"
+)
+
+// apiKeyBytesMax bounds what is tried as a key.
+const apiKeyBytesMax = 4096
+
+// hostGuard decides to which Host a request may be sent.
+type hostGuard struct {
+	on      bool
+	allowed []string
+}
+
+func newHostGuard(on bool, allowed []string) hostGuard {
+	g := hostGuard{on: on}
+	for _, h := range allowed {
+		g.allowed = append(g.allowed, hostname(h))
+	}
+	return g
+}
+
+// allows is false for a name that anybody's DNS could point at loopback.
+func (g hostGuard) allows(host string) bool {
+	if !g.on {
+		return true
+	}
+	name := hostname(host)
+	if name == "localhost" || slices.Contains(g.allowed, name) {
+		return true
+	}
+	ip, err := netip.ParseAddr(name)
+	return err == nil && ip.IsLoopback()
+}
+
+// hostname is host in lower case, without port, brackets and a final dot.
+func hostname(host string) string {
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		host = h
+	}
+	host = strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
+	return strings.TrimSuffix(strings.ToLower(host), ".")
+}
+
+// authenticate finds out who sends r.
+func (a *API) authenticate(r *http.Request) (Caller, error) {
+	key := keyOf(r)
+	if key == "" || len(key) > apiKeyBytesMax {
+		return Caller{}, labmesh.Refuse(labmesh.Denied, "no key")
+	}
+	return a.svc.Authenticate(key)
+}
+
+// keyOf is the API key that r bears, or "".
+func keyOf(r *http.Request) string {
+	if key := r.Header.Get("X-API-Key"); key != "" {
+		return strings.TrimSpace(key)
+	}
+	scheme, key, ok := strings.Cut(r.Header.Get("Authorization"), " ")
+	if !ok || !strings.EqualFold(scheme, "Bearer") {
+		return ""
+	}
+	return strings.TrimSpace(key)
+}
+
+// failAuth answers a request whose sender is not known. A refusal other than
+// Denied says that the node cannot tell just now.
+func (a *API) failAuth(w http.ResponseWriter, r *http.Request, err error) {
+	if labmesh.ReasonOf(err) != labmesh.Denied {
+		a.fail(w, r, err)
+		return
+	}
+	w.Header().Set("WWW-Authenticate", `Bearer realm="labmesh"`)
+	writeJSON(w, http.StatusUnauthorized, &api.Error{Message: "Authentication required", Reason: labmesh.Denied})
+}
+
+// open is the role that a route asks for when it asks for none.
+const open labmesh.Role = ""
+
+// covers reports whether a caller with the role have may use what asks for
+// need: each role may do what those before it may.
+func covers(have, need labmesh.Role) bool {
+	if need == open {
+		return true
+	}
+	order := []labmesh.Role{labmesh.RoleWorker, labmesh.RoleNode, labmesh.RoleAdmin}
+	at := slices.Index(order, have)
+	return at >= 0 && at >= slices.Index(order, need)
+}
+
+func roleWord(r labmesh.Role) string {
+	if r == "" {
+		return "of this key"
+	}
+	return string(r)
+}

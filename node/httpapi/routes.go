@@ -1,0 +1,144 @@
+package httpapi
+
+import (
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"labmesh"
+	"labmesh/api"
+)
+
+// How long a request may take, to be read and to be answered.
+const (
+	patienceShort = 30 * time.Second
+	patienceBatch = 3 * time.Minute
+	patienceQuery = api.QueryTimeoutMax + patienceShort
+)
+
+// route is one thing that the API does. The mux and the OpenAPI document are
+// both made from the table of them.
+type route struct {
+	method, path string
+	role         labmesh.Role // the least that may use it; open for anybody
+	serve        func(w http.ResponseWriter, r *http.Request, c Caller) error
+
+	wait   time.Duration // how long it may take; 0 for [patienceShort]
+	stream bool          // it ends when the caller leaves
+
+	summary string
+	params  []param
+	in, out any    // values of the types of the body and of the reply
+	media   string // of the reply, where it is not JSON
+	errors  []int  // statuses beyond those that every route has
+}
+
+// param is a query parameter or a header of a route.
+type param struct {
+	name, in, about string
+	schema          any // a value of its type
+	words           []string
+}
+
+func (a *API) routes() []route {
+	return slices.Concat(a.meshRoutes(), a.workerRoutes(), a.taskRoutes(), a.selfRoutes())
+}
+
+func (a *API) meshRoutes() []route {
+	return []route{
+		{method: "GET", path: "/status", role: labmesh.RoleWorker, serve: a.status,
+			summary: "The mesh at a glance, as this node sees it; also when there is no leader", out: api.Status{}},
+		{method: "POST", path: "/api/query", role: labmesh.RoleNode, serve: a.query, wait: patienceQuery,
+			summary: "Ask the ledger by one read-only SQL statement", in: api.QueryRequest{}, out: api.QueryReply{},
+			params: []param{{"format", "query", "the form of the reply", "", []string{"json", "parquet"}}}, errors: []int{400, 413, 429, 503}},
+		{method: "GET", path: "/api/events", role: labmesh.RoleNode, serve: a.events, stream: true,
+			summary: "All that happens, in order, as server-sent events", out: api.Event{}, media: "text/event-stream",
+			params: []param{{"Last-Event-ID", "header", "the id of the last event seen; those after it follow", "", nil}}, errors: []int{400, 404, 429, 503}},
+		{method: "POST", path: "/api/invites", role: labmesh.RoleAdmin, serve: a.invite,
+			summary: "Mint an invite to the mesh", in: api.InviteRequest{}, out: api.InviteReply{}, errors: []int{400, 413, 503}},
+	}
+}
+
+func (a *API) workerRoutes() []route {
+	return []route{
+		{method: "POST", path: "/api/workers/register", role: labmesh.RoleWorker, serve: a.register,
+			summary: "Make a worker known", in: api.RegisterRequest{}, out: api.RegisterReply{}, errors: []int{400, 413, 503}},
+		{method: "GET", path: "/api/workers", role: labmesh.RoleWorker, serve: a.listWorkers,
+			summary: "List the workers", out: api.WorkerList{}},
+		{method: "GET", path: "/api/workers/{id}", role: labmesh.RoleWorker, serve: a.worker,
+			summary: "One worker, and the tasks it holds or held lately", out: api.Worker{}, errors: []int{404}},
+	}
+}
+
+func (a *API) taskRoutes() []route {
+	return []route{
+		{method: "POST", path: "/api/tasks", role: labmesh.RoleNode, serve: a.submit,
+			summary: "Submit a task", in: labmesh.Spec{}, out: api.SubmitReply{}, errors: []int{400, 413, 429, 503}},
+		{method: "POST", path: "/api/tasks/batch", role: labmesh.RoleNode, serve: a.submitBatch, wait: patienceBatch,
+			summary: "Submit many tasks: all or none", in: api.BatchRequest{}, out: api.BatchReply{}, errors: []int{400, 413, 429, 503}},
+		{method: "GET", path: "/api/tasks", role: labmesh.RoleNode, serve: a.listTasks,
+			summary: "List tasks in the order of submits", out: api.TaskList{}, errors: []int{400, 503}, params: []param{
+				{"status", "query", "only tasks with this status", "", words(labmesh.Phases())},
+				{"type", "query", "only tasks of this type", "", words(labmesh.Kinds())},
+				{"worker_id", "query", "only tasks that this worker holds, or held last", "", nil},
+				{"limit", "query", "tasks in a page, 1 to 1000; 100 by default", 0, nil},
+				{"cursor", "query", "the next_cursor of the page before", "", nil}}},
+		{method: "GET", path: "/api/tasks/{id}", role: labmesh.RoleNode, serve: a.task,
+			summary: "One task, with its result and its attempts", out: api.TaskDetail{}, errors: []int{404, 503}},
+		{method: "POST", path: "/api/tasks/{id}/cancel", role: labmesh.RoleNode, serve: a.cancel,
+			summary: "Cancel a task", in: api.CancelRequest{}, out: api.CancelReply{}, errors: []int{400, 404, 413, 503}},
+		{method: "GET", path: "/api/tasks/{id}/why", role: labmesh.RoleNode, serve: a.why,
+			summary: "Why a task is where it is, above all why it waits", out: api.Why{}, errors: []int{404, 503}},
+		{method: "GET", path: "/api/tasks/{id}/logs", role: labmesh.RoleNode, serve: a.logs, stream: true,
+			summary: "The output of an attempt", media: "text/plain", errors: []int{400, 404, 429, 503}, params: []param{
+				{"stream", "query", "which output; stdout by default", "", []string{"stdout", "stderr"}},
+				{"attempt", "query", "number of the attempt; the newest by default", 0, nil},
+				{"follow", "query", "go on until the task ends", false, nil}}},
+	}
+}
+
+func (a *API) selfRoutes() []route {
+	return []route{
+		{method: "GET", path: "/healthz", role: open, serve: a.healthz,
+			summary: "Whether this node is alive", out: api.Health{}},
+		{method: "GET", path: "/readyz", role: open, serve: a.readyz,
+			summary: "Whether this node knows a leader and has caught up", out: api.Health{}, errors: []int{503}},
+		{method: "GET", path: "/metrics", role: labmesh.RoleWorker, serve: a.metrics.serve,
+			summary: "Figures for Prometheus", media: "text/plain"},
+		{method: "GET", path: "/openapi.json", role: labmesh.RoleWorker, serve: a.openapi,
+			summary: "This API, described by OpenAPI", out: map[string]any{}},
+	}
+}
+
+// patience gives a request the time that its route may take, in place of the
+// server's own limits.
+func (rt *route) patience(w http.ResponseWriter) {
+	var until time.Time // never
+	if !rt.stream {
+		wait := rt.wait
+		orElse(&wait, patienceShort)
+		until = time.Now().Add(wait)
+	}
+	rc := http.NewResponseController(w)
+	_ = rc.SetReadDeadline(until) // a recorder in a test has none
+	_ = rc.SetWriteDeadline(until)
+}
+
+// allow is the methods of a path as the Allow header has them.
+func (m methods) allow() string {
+	var out []string
+	for method := range m {
+		out = append(out, method)
+	}
+	slices.Sort(out)
+	return strings.Join(out, ", ")
+}
+
+func words[S ~string](from []S) []string {
+	out := make([]string, len(from))
+	for i, s := range from {
+		out[i] = string(s)
+	}
+	return out
+}

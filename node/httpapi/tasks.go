@@ -1,0 +1,235 @@
+package httpapi
+
+import (
+	"encoding/base64"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+
+	"labmesh"
+	"labmesh/api"
+)
+
+// Words of the contract.
+const (
+	taskNotFound   = "Task not found"
+	workerNotFound = "Worker not found"
+)
+
+func (a *API) submit(w http.ResponseWriter, r *http.Request, c Caller) error {
+	body, err := readBody(w, r, a.limits.BodyBytes)
+	if err != nil {
+		return err
+	}
+	spec, err := decodeSubmit(body)
+	if err != nil {
+		return err
+	}
+	answers, err := a.svc.Submit(r.Context(), c.Name, []labmesh.Spec{spec})
+	switch {
+	case err != nil:
+		return err
+	case len(answers) != 1:
+		return fmt.Errorf("submit: %d answers to one task", len(answers))
+	case answers[0].Refused != nil:
+		return answers[0].Refused
+	}
+	reply := api.SubmitReply{ID: answers[0].Task, Created: !answers[0].Existed, Message: "Task created"}
+	if !reply.Created {
+		reply.Message = "Task exists already"
+	}
+	return a.reply(w, r, reply)
+}
+
+func (a *API) submitBatch(w http.ResponseWriter, r *http.Request, c Caller) error {
+	specs, err := a.readBatch(w, r)
+	if err != nil {
+		return err
+	}
+	answers, err := a.svc.Submit(r.Context(), c.Name, specs)
+	switch {
+	case err != nil:
+		return err
+	case len(answers) != len(specs):
+		return fmt.Errorf("submit batch: %d answers to %d tasks", len(answers), len(specs))
+	}
+	reply := api.BatchReply{IDs: make([]labmesh.TaskID, len(answers))}
+	for i, an := range answers {
+		if an.Refused != nil {
+			return inTask(i, an.Refused)
+		}
+		reply.IDs[i] = an.Task
+		if !an.Existed {
+			reply.Created++
+		}
+	}
+	return a.reply(w, r, reply)
+}
+
+// readBatch reads a batch when few enough others are being read: their bodies
+// are held in memory.
+func (a *API) readBatch(w http.ResponseWriter, r *http.Request) ([]labmesh.Spec, error) {
+	select {
+	case a.batches <- struct{}{}:
+		defer func() { <-a.batches }()
+	case <-r.Context().Done():
+		return nil, r.Context().Err()
+	}
+	body, err := readBody(w, r, a.limits.BatchBytes)
+	if err != nil {
+		return nil, err
+	}
+	return decodeBatch(body, a.limits.BatchTasks)
+}
+
+func (a *API) listTasks(w http.ResponseWriter, r *http.Request, _ Caller) error {
+	f, err := taskFilter(r.URL.Query())
+	if err != nil {
+		return err
+	}
+	tasks, next, err := a.svc.ListTasks(r.Context(), f)
+	if err != nil {
+		return err
+	}
+	reply := api.TaskList{Tasks: taskRows(tasks)}
+	if next != 0 {
+		reply.NextCursor = cursor(next)
+	}
+	return a.reply(w, r, reply)
+}
+
+// taskFilter reads the query parameters of a list of tasks.
+func taskFilter(q url.Values) (f TaskFilter, err error) {
+	f = TaskFilter{
+		Phase: labmesh.Phase(q.Get("status")), Kind: labmesh.Kind(q.Get("type")),
+		Worker: labmesh.WorkerID(q.Get("worker_id")), Limit: api.PageDefault,
+	}
+	if f.Phase != "" && !f.Phase.Known() {
+		return f, labmesh.RefuseField("status", "status: %.40q is not one of %s", f.Phase, strings.Join(words(labmesh.Phases()), ", "))
+	}
+	if f.Kind != "" && !slices.Contains(labmesh.Kinds(), f.Kind) {
+		return f, labmesh.RefuseField("type", "type: %.40q is not one of %s", f.Kind, strings.Join(words(labmesh.Kinds()), ", "))
+	}
+	if q.Has("limit") {
+		f.Limit, err = strconv.Atoi(q.Get("limit"))
+		if err != nil || f.Limit < 1 || f.Limit > api.PageMax {
+			return f, labmesh.RefuseField("limit", "limit: %.40q is not a number from 1 to %d", q.Get("limit"), api.PageMax)
+		}
+	}
+	if c := q.Get("cursor"); c != "" {
+		if f.After, err = readCursor(c); err != nil {
+			return f, err
+		}
+	}
+	return f, nil
+}
+
+// cursorWord opens every cursor, so that another kind can be told apart.
+const cursorWord = "seq:"
+
+// cursor is the place after a task in the order of submits. It stays right when
+// tasks end or come in.
+func cursor(seq uint64) string {
+	return base64.RawURLEncoding.EncodeToString([]byte(cursorWord + strconv.FormatUint(seq, 10)))
+}
+
+func readCursor(s string) (uint64, error) {
+	data, err := base64.RawURLEncoding.DecodeString(s)
+	digits, ok := strings.CutPrefix(string(data), cursorWord)
+	seq, err2 := strconv.ParseUint(digits, 10, 64)
+	if err != nil || err2 != nil || !ok {
+		return 0, labmesh.RefuseField("cursor", "cursor: %.40q is not a next_cursor of this API", s)
+	}
+	return seq, nil
+}
+
+// taskID is the id in the path. An id that no task can have is not looked for.
+func taskID(r *http.Request) (labmesh.TaskID, error) {
+	id := r.PathValue("id")
+	if !api.ValidID(id) {
+		return "", labmesh.Refuse(labmesh.NotFound, taskNotFound)
+	}
+	return labmesh.TaskID(id), nil
+}
+
+func (a *API) task(w http.ResponseWriter, r *http.Request, _ Caller) error {
+	t, err := a.lookUp(r)
+	if err != nil {
+		return err
+	}
+	return a.reply(w, r, taskDetail(&t))
+}
+
+func (a *API) lookUp(r *http.Request) (labmesh.Task, error) {
+	id, err := taskID(r)
+	if err != nil {
+		return labmesh.Task{}, err
+	}
+	t, err := a.svc.Task(r.Context(), id)
+	return t, rename(err, taskNotFound)
+}
+
+func (a *API) cancel(w http.ResponseWriter, r *http.Request, c Caller) error {
+	body, err := readBody(w, r, a.limits.BodyBytes)
+	if err != nil {
+		return err
+	}
+	var req api.CancelRequest
+	if len(strings.TrimSpace(string(body))) > 0 {
+		if err := decodeStrict(body, &req); err != nil {
+			return err
+		}
+	}
+	if len(req.Reason) > api.LabelCharsMax {
+		return labmesh.RefuseField("reason", "reason: it is longer than %d bytes", api.LabelCharsMax)
+	}
+	t, err := a.lookUp(r)
+	if err != nil {
+		return err
+	}
+	if t.Phase.Final() {
+		return cannotCancel(t.Phase)
+	}
+	held := t.Phase.Held()
+	orElse(&req.Reason, "user_request")
+	if err := a.svc.Cancel(r.Context(), t.ID, c.Name, req.Reason); err != nil {
+		return a.cancelRefused(r, err)
+	}
+	reply := api.CancelReply{ID: t.ID, Cancelled: true, Message: "Task cancelled"}
+	if held {
+		reply.Message = "Task is being cancelled: its worker stops the attempt"
+	}
+	return a.reply(w, r, reply)
+}
+
+// cancelRefused explains a cancel that came too late: the task ended since it
+// was looked at.
+func (a *API) cancelRefused(r *http.Request, err error) error {
+	if labmesh.ReasonOf(err) != labmesh.Conflict {
+		return rename(err, taskNotFound)
+	}
+	t, lookErr := a.lookUp(r)
+	if lookErr != nil || !t.Phase.Final() {
+		return err
+	}
+	return cannotCancel(t.Phase)
+}
+
+func cannotCancel(p labmesh.Phase) error {
+	return labmesh.Refuse(labmesh.Invalid, "Cannot cancel task in %s state", p)
+}
+
+func (a *API) why(w http.ResponseWriter, r *http.Request, _ Caller) error {
+	id, err := taskID(r)
+	if err != nil {
+		return err
+	}
+	why, err := a.svc.Why(r.Context(), id)
+	if err != nil {
+		return rename(err, taskNotFound)
+	}
+	return a.reply(w, r, whyReply(why))
+}

@@ -1,0 +1,243 @@
+package node
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"time"
+
+	"labmesh"
+	"labmesh/mesh"
+	"labmesh/node/httpapi"
+	"labmesh/security"
+)
+
+// newMeshID names a new mesh.
+func newMeshID() labmesh.MeshID {
+	var b [8]byte
+	rand.Read(b[:])
+	return labmesh.MeshID("m" + hex.EncodeToString(b[:]))
+}
+
+// checkInvites refuses to resume in one mesh when asked into another.
+func (n *Node) checkInvites(in labmesh.MeshID) error {
+	for _, s := range n.cfg.Join {
+		inv, err := security.ParseInvite(s)
+		if err != nil {
+			return err
+		}
+		if inv.Mesh != in {
+			return labmesh.Refuse(labmesh.Invalid, "the invite is for mesh %s, and data dir %s belongs to a node of mesh %s: give this node another --data-dir", inv.Mesh, n.dir.path, in)
+		}
+	}
+	return nil
+}
+
+// join comes in by the first invite that opens.
+func (n *Node) join(ctx context.Context) error {
+	invites := make([]security.Invite, len(n.cfg.Join))
+	for i, s := range n.cfg.Join {
+		inv, err := security.ParseInvite(s)
+		if err != nil {
+			return err
+		}
+		invites[i] = inv
+	}
+	var errs []error
+	for _, inv := range invites {
+		err := n.joinBy(ctx, inv)
+		if err == nil {
+			return nil
+		}
+		errs = append(errs, err)
+		if n.host != nil {
+			errs = append(errs, n.host.Close())
+			n.host = nil
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (n *Node) joinBy(ctx context.Context, inv security.Invite) error {
+	if time.Now().After(inv.Expires) {
+		return labmesh.Refuse(labmesh.Denied, "the invite expired at %s: ask for a new one (labmesh invite)", inv.Expires.Local().Format(time.DateTime))
+	}
+	id := identity{Mesh: inv.Mesh, Role: inv.Role}
+	n.members.set(id)
+	if err := n.openHost(ctx, inv.Mesh); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, joinTimeout)
+	defer cancel()
+	reply, err := n.host.Join(ctx, inv.Addrs, inv.ID, inv.Secret, mesh.JoinRequest{
+		Hostname: n.cfg.Hostname, Version: n.cfg.Version, Feature: labmesh.Feature,
+	})
+	if err != nil {
+		return err
+	}
+	id.Role, id.Members = reply.Role, reply.Members
+	n.members.set(id)
+	for _, m := range reply.Members {
+		if m.Node != n.host.ID() {
+			n.host.Learn(m.Node, m.Addrs...)
+			n.host.Trust(m.Node)
+		}
+	}
+	return n.dir.saveIdentity(id)
+}
+
+// gate lets strangers in.
+type gate Node
+
+var _ mesh.JoinHandler = (*gate)(nil)
+
+// InviteKey finds the key of an invite that still opens.
+func (g *gate) InviteKey(_ context.Context, id string) ([]byte, error) {
+	if g.replica == nil {
+		return nil, labmesh.Refuse(labmesh.Unavailable, "this node has only just started: try again")
+	}
+	inv, ok := g.replica.View().Invite(id)
+	switch {
+	case !ok:
+		return nil, labmesh.Refuse(labmesh.Denied, "this mesh knows no such invite: ask for a new one (labmesh invite)")
+	case time.Now().After(inv.Expires):
+		return nil, labmesh.Refuse(labmesh.Denied, "the invite expired at %s: ask for a new one (labmesh invite)", inv.Expires.UTC().Format(time.RFC3339))
+	case inv.Uses < 1:
+		return nil, labmesh.Refuse(labmesh.Denied, "the invite is used up: ask for a new one (labmesh invite --uses N)")
+	}
+	return inv.Key, nil
+}
+
+// Admit makes the stranger a member, if the mesh agrees.
+func (g *gate) Admit(ctx context.Context, req mesh.JoinRequest) (mesh.JoinReply, error) {
+	rc, err := g.replica.Propose(ctx, labmesh.PutMember{
+		Member: labmesh.Member{Node: req.Node, Hostname: req.Hostname, Addrs: req.Addrs}, Invite: req.InviteID,
+	})
+	if err != nil {
+		return mesh.JoinReply{}, err
+	}
+	if refused := rc.Answers[0].Refused; refused != nil {
+		return mesh.JoinReply{}, refused
+	}
+	if err := g.replica.Await(ctx, rc.Index); err != nil {
+		return mesh.JoinReply{}, err
+	}
+	member, _ := g.replica.View().Member(req.Node)
+	reply := mesh.JoinReply{Mesh: g.members.id().Mesh, Role: member.Role}
+	heard := g.host.Heard()
+	for m := range g.replica.View().Members() {
+		if m.Banned {
+			continue
+		}
+		known := *m
+		if h, ok := heard[m.Node]; ok {
+			known.Addrs = h.Advert.Addrs
+		}
+		if m.Node == g.host.ID() {
+			known.Addrs = g.host.Addrs()
+		}
+		reply.Members = append(reply.Members, known)
+	}
+	return reply, nil
+}
+
+// makeKnown founds the mesh in the log if this node is its founder, and gives
+// the person at this machine a key, once.
+func (n *Node) makeKnown(ctx context.Context) error {
+	access, err := n.dir.loadAPI()
+	if err != nil {
+		return err
+	}
+	id := n.members.id()
+	var key labmesh.Key
+	if access.APIKey == "" && id.Role == labmesh.RoleNode {
+		if access.APIKey, key, err = security.MintKey(rand.Reader, labmesh.RoleAdmin, "admin@"+n.cfg.Hostname); err != nil {
+			return err
+		}
+	}
+	access.URL, access.Node, access.Mesh = n.URL(), n.host.ID(), id.Mesh
+	var cmds []labmesh.Command
+	if id.Founder {
+		self := labmesh.Member{Node: n.host.ID(), Hostname: n.cfg.Hostname, Addrs: n.host.Addrs()}
+		cmds = append(cmds, labmesh.FoundMesh{Mesh: id.Mesh, Founder: self, Key: key})
+	}
+	if key.ID != "" {
+		cmds = append(cmds, labmesh.PutKey{Key: key})
+	}
+	if len(cmds) == 0 {
+		cmds = append(cmds, labmesh.WakeTasks{}) // what comes back tells how far to catch up
+	}
+	index, err := n.insist(ctx, cmds...)
+	if err != nil || ctx.Err() != nil {
+		return err
+	}
+	if err := n.replica.Await(ctx, index); err != nil {
+		return err
+	}
+	n.service.caughtUp.Store(true)
+	if n.listener == nil {
+		return nil
+	}
+	return n.dir.saveAPI(access)
+}
+
+// insist proposes until the mesh has taken the commands or ctx ends.
+func (n *Node) insist(ctx context.Context, cmds ...labmesh.Command) (uint64, error) {
+	for told := time.Time{}; ; {
+		rc, err := n.replica.Propose(ctx, cmds...)
+		switch {
+		case ctx.Err() != nil:
+			return 0, ctx.Err()
+		case err == nil:
+			for _, a := range rc.Answers {
+				if a.Refused != nil && a.Refused.Reason != labmesh.Invalid {
+					return 0, a.Refused
+				}
+			}
+			return rc.Index, nil
+		case labmesh.ReasonOf(err) != labmesh.Unavailable:
+			return 0, err
+		}
+		if time.Since(told) > insistTell {
+			told = time.Now()
+			n.cfg.Logger.WarnContext(ctx, "waiting for a leader: a majority of the voters must be up and reachable", "connected", len(n.host.Connected()), "err", err)
+		}
+		select {
+		case <-time.After(insistPause):
+		case <-ctx.Done():
+		}
+	}
+}
+
+// How often a proposal that must get through is repeated, and talked about.
+const (
+	insistPause = 100 * time.Millisecond
+	insistTell  = 10 * time.Second
+)
+
+// Invite mints an invite that names this node and others.
+func (s *service) Invite(ctx context.Context, r httpapi.InviteRequest) (string, error) {
+	n := s.n
+	if r.TTL <= 0 || r.TTL > security.InviteTTLMax {
+		return "", labmesh.RefuseField("ttl_seconds", "ttl_seconds: %s is not between 1s and %s", r.TTL, security.InviteTTLMax)
+	}
+	addrs := n.host.Addrs()
+	for node, h := range n.host.Heard() {
+		if node != n.host.ID() && len(h.Advert.Addrs) > 0 {
+			addrs = append(addrs, h.Advert.Addrs[0])
+		}
+	}
+	inv, kept, err := security.MintInvite(rand.Reader, n.members.id().Mesh, r.Role, time.Now().Add(r.TTL), r.Uses, r.By, addrs)
+	if err != nil {
+		return "", err
+	}
+	rc, err := n.replica.Propose(ctx, labmesh.PutInvite{Invite: kept})
+	if err != nil {
+		return "", err
+	}
+	if err := n.replica.Await(ctx, rc.Index); err != nil {
+		return "", err
+	}
+	return inv.String(), nil
+}

@@ -1,0 +1,175 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"labmesh"
+	"labmesh/consensus"
+	"labmesh/exec"
+	"labmesh/exec/probe"
+	"labmesh/exec/runner"
+)
+
+// labour is the worker of this node: what it can do, its desk, and the mesh's
+// word that it is registered.
+type labour struct {
+	desk       *desk
+	worker     *exec.Worker
+	self       labmesh.Worker
+	sampler    *probe.Sampler
+	replica    *consensus.Replica
+	logger     *slog.Logger
+	registered chan struct{} // closed once the mesh knows the worker
+}
+
+func openLabour(ctx context.Context, cfg Config, node labmesh.NodeID, r *consensus.Replica) (*labour, error) {
+	runners := cfg.Parts.Runners
+	if runners == nil {
+		processes, err := openProcesses(ctx, cfg)
+		if err != nil {
+			return nil, err
+		}
+		if runners, err = runner.New(processes, slices.Clone(environ())); err != nil {
+			return nil, err
+		}
+	}
+	id := cfg.WorkerID
+	if id == "" {
+		id = labmesh.WorkerID("w-" + string(node[max(0, len(node)-8):]))
+	}
+	l := &labour{replica: r, logger: cfg.Logger, sampler: probe.NewSampler(cfg.DataDir), registered: make(chan struct{})}
+	l.desk = &desk{worker: id, replica: r}
+	var err error
+	if l.worker, err = exec.Open(ctx, exec.Config{
+		Worker: id, Dir: attemptsPath(cfg), Slots: cfg.Slots, Desk: l.desk, Runners: runners, Logger: cfg.Logger,
+	}); err != nil {
+		return nil, err
+	}
+	l.self = labmesh.Worker{ID: id, Node: node, Hostname: cfg.Hostname, Slots: cfg.Slots, Kinds: l.worker.Kinds(), Tags: cfg.Tags}
+	if c := cfg.Parts.Capabilities; c != nil {
+		l.self.Capabilities = *c
+	} else {
+		l.self.Capabilities = probe.Probe(ctx, probe.Config{Dir: cfg.DataDir, GPUChild: cfg.GPUChild})
+	}
+	return l, nil
+}
+
+// run registers the worker, then works until ctx ends.
+func (l *labour) run(ctx context.Context) error {
+	index, err := l.register(ctx)
+	if err != nil {
+		return err
+	}
+	// Only now is the view known to be newer than this process: what it showed
+	// while the log was replayed may be long over.
+	if err := l.replica.Await(ctx, index); err != nil {
+		return err
+	}
+	l.desk.open.Store(true)
+	close(l.registered)
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return l.worker.Run(ctx) })
+	g.Go(func() error { return l.stayRegistered(ctx) })
+	return g.Wait()
+}
+
+// register proposes the worker until the mesh has it.
+func (l *labour) register(ctx context.Context) (uint64, error) {
+	for {
+		rc, err := l.replica.Propose(ctx, labmesh.PutWorker{Worker: l.self})
+		switch {
+		case ctx.Err() != nil:
+			return 0, ctx.Err()
+		case err == nil && rc.Answers[0].Refused != nil:
+			return 0, fmt.Errorf("register worker: %w", rc.Answers[0].Refused)
+		case err == nil:
+			return rc.Index, nil
+		case labmesh.ReasonOf(err) != labmesh.Unavailable && labmesh.ReasonOf(err) != labmesh.Exhausted:
+			return 0, fmt.Errorf("register worker: %w", err)
+		}
+		select {
+		case <-time.After(insistPause):
+		case <-ctx.Done():
+		}
+	}
+}
+
+// stayRegistered comes back when the mesh gave the worker up.
+func (l *labour) stayRegistered(ctx context.Context) error {
+	for ctx.Err() == nil {
+		changed := l.replica.Changed()
+		if w, ok := l.replica.View().Worker(l.self.ID); !ok || w.Status == labmesh.WorkerOffline {
+			l.logger.WarnContext(ctx, "the mesh had lost this worker; it registers again")
+			index, err := l.register(ctx)
+			if err != nil {
+				return err
+			}
+			if err := l.replica.Await(ctx, index); err != nil {
+				return err
+			}
+			continue
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+		}
+	}
+	return nil
+}
+
+// Close releases the worker.
+func (l *labour) Close() error { return l.worker.Close() }
+
+// advert is what this node says of itself now.
+func (n *Node) advert() labmesh.Advert {
+	a := labmesh.Advert{API: n.URL(), Version: n.cfg.Version, Feature: labmesh.Feature}
+	l := n.labour
+	if l == nil {
+		return a
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	a.Metrics = l.sampler.Sample(ctx)
+	a.Metrics.Running = l.worker.Running()
+	if l.desk.open.Load() {
+		a.Worker = l.self.ID
+		a.Accepts, a.Reason = l.worker.Accepts()
+	}
+	return a
+}
+
+// desk is the worker's desk in this node's own view.
+type desk struct {
+	worker  labmesh.WorkerID
+	replica *consensus.Replica
+	open    atomic.Bool
+}
+
+var _ exec.Desk = (*desk)(nil)
+
+// Assigned is nothing before the view has caught up with this start.
+func (d *desk) Assigned() (held []labmesh.Task) {
+	if !d.open.Load() {
+		return nil
+	}
+	for t := range d.replica.View().Held(d.worker) {
+		held = append(held, *t)
+	}
+	return held
+}
+
+// Changed is closed at the next change of the view.
+func (d *desk) Changed() <-chan struct{} { return d.replica.Changed() }
+
+// Report proposes the worker's words.
+func (d *desk) Report(ctx context.Context, cmds []labmesh.Command) ([]labmesh.Answer, error) {
+	rc, err := d.replica.Propose(ctx, cmds...)
+	return rc.Answers, err
+}

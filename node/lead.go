@@ -1,0 +1,162 @@
+package node
+
+import (
+	"context"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"labmesh"
+	"labmesh/consensus"
+	"labmesh/mesh"
+	"labmesh/scheduler"
+)
+
+// How often a leader looks at what time alone changes.
+const (
+	tendIdle     = 500 * time.Millisecond
+	membersEvery = 250 * time.Millisecond
+)
+
+// lead does all that a leader does, whenever this node is one. There is nothing
+// to hand over: all of it follows from the view.
+func (n *Node) lead(ctx context.Context) error {
+	return n.replica.WhileLeader(ctx, func(ctx context.Context) error {
+		l := &leader{replica: n.replica, host: n.host, cfg: n.cfg, led: n.replica.Now(), since: map[labmesh.NodeID]time.Time{}}
+		g, ctx := errgroup.WithContext(ctx)
+		g.Go(func() error { return l.place(ctx) })
+		g.Go(func() error { return l.tend(ctx) })
+		g.Go(func() error { return l.keepReplicas(ctx) })
+		return g.Wait()
+	})
+}
+
+// leader is one stretch of leadership.
+type leader struct {
+	replica *consensus.Replica
+	host    *mesh.Host
+	cfg     Config
+	led     time.Time                   // when it began, on the leader's clock
+	since   map[labmesh.NodeID]time.Time // since when each node has been heard without a gap
+}
+
+// input is all that the scheduler decides by.
+func (l *leader) input() scheduler.Input {
+	now, here := l.replica.Now(), time.Now()
+	in := scheduler.Input{View: l.replica.View(), Now: now, Led: l.led, Heard: map[labmesh.WorkerID]scheduler.Heard{}}
+	for _, h := range l.host.Heard() {
+		if w := h.Advert.Worker; w != "" {
+			in.Heard[w] = scheduler.Heard{Expires: now.Add(h.Expires.Sub(here)), Accepts: h.Advert.Accepts}
+		}
+	}
+	return in
+}
+
+// place puts pending tasks on free workers as soon as there are both.
+func (l *leader) place(ctx context.Context) error {
+	for ctx.Err() == nil {
+		changed, heard := l.replica.Changed(), l.host.Changed()
+		if plan := scheduler.Plan(l.input()); len(plan) > 0 {
+			if err := l.propose(ctx, plan); err != nil {
+				return err
+			}
+			continue
+		}
+		select {
+		case <-changed:
+		case <-heard:
+		case <-ctx.Done():
+		}
+	}
+	return nil
+}
+
+// tend does what has to be done because time has passed.
+func (l *leader) tend(ctx context.Context) error {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			return nil
+		}
+		if todo := scheduler.Tend(l.input()); len(todo) > 0 {
+			if err := l.propose(ctx, todo); err != nil {
+				return err
+			}
+		}
+		timer.Reset(scheduler.NextTend(l.input(), tendIdle))
+	}
+}
+
+// propose hands in what the scheduler wants. That the state refuses some of it
+// is in order: it has moved on since.
+func (l *leader) propose(ctx context.Context, cmds []labmesh.Command) error {
+	rc, err := l.replica.ProposeHere(ctx, cmds...)
+	if err != nil {
+		return err
+	}
+	for i, a := range rc.Answers {
+		if a.Refused != nil {
+			l.cfg.Logger.DebugContext(ctx, "not done: the mesh has moved on", "command", cmds[i].CommandName(), "why", a.Refused.Message)
+		}
+	}
+	return nil
+}
+
+// keepReplicas keeps the log on the right nodes.
+func (l *leader) keepReplicas(ctx context.Context) error {
+	tick := time.NewTicker(membersEvery)
+	defer tick.Stop()
+	for ctx.Err() == nil {
+		changed := l.host.Changed()
+		in, err := l.membership()
+		if err != nil {
+			return err
+		}
+		plan := consensus.PlanMembership(in)
+		for _, c := range plan {
+			l.cfg.Logger.InfoContext(ctx, "replicas change", "do", c.Do, "node", c.Node, "why", c.Why)
+			if err := l.replica.Make(ctx, c); err != nil && ctx.Err() == nil {
+				l.cfg.Logger.WarnContext(ctx, "replicas not changed", "do", c.Do, "node", c.Node, "err", err)
+			}
+		}
+		if len(plan) > 0 {
+			changed = nil // what was changed may call for more, but not at once
+		}
+		select {
+		case <-tick.C:
+		case <-changed:
+		case <-ctx.Done():
+		}
+	}
+	return nil
+}
+
+func (l *leader) membership() (consensus.MembershipInput, error) {
+	now := time.Now()
+	in := consensus.MembershipInput{Self: l.host.ID(), Now: now, MaxReplicas: l.cfg.MaxReplicas, Heard: map[labmesh.NodeID]consensus.Heard{}}
+	var err error
+	if in.Servers, err = l.replica.Servers(); err != nil {
+		return in, err
+	}
+	for m := range l.replica.View().Members() {
+		in.Members = append(in.Members, *m)
+	}
+	progress, heard := l.replica.Progress(), l.host.Heard()
+	newest := l.replica.Status().Last
+	for node := range l.since {
+		if _, ok := heard[node]; !ok {
+			delete(l.since, node)
+		}
+	}
+	for node, h := range heard {
+		if _, ok := l.since[node]; !ok {
+			l.since[node] = h.At
+		}
+		p, ok := progress[node]
+		in.Heard[node] = consensus.Heard{Since: l.since[node], Last: h.At, CaughtUp: ok && p.Match+consensus.CaughtUpEntries >= newest}
+	}
+	return in, nil
+}

@@ -1,0 +1,113 @@
+package node
+
+import (
+	"context"
+	"log/slog"
+	"slices"
+	"sync/atomic"
+
+	"labmesh"
+	"labmesh/consensus"
+	"labmesh/mesh"
+)
+
+// members keeps the mesh room told of who belongs to the mesh, and writes it
+// down for the next start, when no log speaks yet.
+type members struct {
+	dir      *dataDir
+	logger   *slog.Logger
+	host     *mesh.Host
+	identity atomic.Pointer[identity]
+	replica  atomic.Pointer[consensus.Replica] // nil until there is one
+}
+
+func (m *members) set(id identity) { m.identity.Store(&id) }
+
+func (m *members) id() identity { return *m.identity.Load() }
+
+func (m *members) follow(r *consensus.Replica) { m.replica.Store(r) }
+
+// admit says whether a node may speak a protocol with this one. Before the log
+// has spoken, those trusted since the last start are let in by the mesh room.
+func (m *members) admit(node labmesh.NodeID, _ string) bool {
+	r := m.replica.Load()
+	if r == nil {
+		return false
+	}
+	member, ok := r.View().Member(node)
+	return ok && !member.Banned
+}
+
+// nodes are the members to keep connected to.
+func (m *members) nodes() (out []labmesh.NodeID) {
+	for _, member := range m.list() {
+		if !member.Banned {
+			out = append(out, member.Node)
+		}
+	}
+	return out
+}
+
+// list is the members as the log has them, or as they were written down while
+// the log is silent.
+func (m *members) list() (out []labmesh.Member) {
+	if r := m.replica.Load(); r != nil {
+		for member := range r.View().Members() {
+			out = append(out, *member)
+		}
+	}
+	if len(out) == 0 {
+		out = m.id().Members
+	}
+	return out
+}
+
+// run follows the members in the log: newcomers are sought, the banned are
+// shut out at once, and all are written down.
+func (m *members) run(ctx context.Context) error {
+	r := m.replica.Load()
+	var seen uint64
+	for ctx.Err() == nil {
+		changed := r.Changed()
+		if newest := m.newest(r); newest > seen {
+			seen = newest
+			m.changed(ctx)
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+		}
+	}
+	return nil
+}
+
+func (m *members) newest(r *consensus.Replica) (index uint64) {
+	for member := range r.View().Members() {
+		index = max(index, member.Index)
+	}
+	return index
+}
+
+func (m *members) changed(ctx context.Context) {
+	list := m.list()
+	heard := m.host.Heard()
+	for i := range list {
+		member := &list[i]
+		switch h, ok := heard[member.Node]; {
+		case member.Node == m.host.ID():
+		case member.Banned:
+			m.host.Drop(member.Node)
+		case ok:
+			member.Addrs = h.Advert.Addrs
+		default:
+			m.host.Learn(member.Node, member.Addrs...)
+		}
+	}
+	m.host.MembersChanged()
+	id := m.id()
+	id.Members = slices.Clone(list)
+	m.set(id)
+	if err := m.dir.saveIdentity(id); err != nil {
+		m.logger.WarnContext(ctx, "members not written down for the next start", "err", err)
+	}
+}

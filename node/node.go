@@ -1,0 +1,283 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"time"
+
+	"labmesh"
+	"labmesh/consensus"
+	"labmesh/exec/process"
+	"labmesh/mesh"
+	"labmesh/node/httpapi"
+	"labmesh/scheduler"
+)
+
+// The protocols that members speak with each other, besides those of mesh.
+const (
+	raftProtocol    = "/labmesh/raft/1"
+	forwardProtocol = "/labmesh/forward/1"
+	logsProtocol    = "/labmesh/logs/1"
+	ledgerProtocol  = "/labmesh/ledger/1"
+)
+
+// Limits of a node's start and stop.
+const (
+	joinTimeout     = 30 * time.Second
+	handOverTimeout = 2 * time.Second // for leadership to pass on before this node leaves
+	httpStopTimeout = 3 * time.Second // for requests under way when the node stops
+)
+
+// Node is one node of a mesh. Open makes it, Run runs it, Close releases it.
+type Node struct {
+	cfg      Config
+	dir      *dataDir
+	members  *members
+	host     *mesh.Host
+	ledger   *ledger
+	replica  *consensus.Replica
+	labour   *labour // nil on a node that takes no work
+	service  *service
+	listener net.Listener
+	ready    chan struct{}
+}
+
+// Open takes the data dir and the HTTP address, joins or founds a mesh if this
+// node is in none, and readies all parts. It leaves nothing behind on error.
+func Open(ctx context.Context, cfg Config) (_ *Node, err error) {
+	cfg = cfg.withDefaults()
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	n := &Node{cfg: cfg, ready: make(chan struct{})}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, n.Close())
+		}
+	}()
+	if n.dir, err = openDataDir(cfg.DataDir); err != nil {
+		return nil, err
+	}
+	if err := n.listen(); err != nil {
+		return nil, err
+	}
+	if err := n.enter(ctx); err != nil {
+		return nil, err
+	}
+	if n.ledger, err = openLedger(ctx, cfg); err != nil {
+		return nil, err
+	}
+	if n.replica, err = consensus.Open(ctx, consensus.Config{
+		ID: n.host.ID(), Dir: cfg.DataDir, Memory: cfg.Parts.Log, Found: n.members.id().Founder, Profile: cfg.Profile,
+		Raft: n.host.Streams(raftProtocol).CloseOnSilence(), Forward: n.host.Streams(forwardProtocol),
+		Ledger: n.ledger, Logger: cfg.Logger,
+	}); err != nil {
+		return nil, err
+	}
+	n.members.follow(n.replica)
+	if !cfg.NoWork {
+		if n.labour, err = openLabour(ctx, cfg, n.host.ID(), n.replica); err != nil {
+			return nil, err
+		}
+	}
+	n.service = newService(n)
+	return n, nil
+}
+
+// listen takes the HTTP address, so that a port in use is known before anything else happens.
+func (n *Node) listen() (err error) {
+	if n.cfg.Parts.NoHTTP {
+		return nil
+	}
+	addr := net.JoinHostPort(n.cfg.Host, strconv.Itoa(n.cfg.Port))
+	if n.listener, err = net.Listen("tcp", addr); err != nil {
+		return labmesh.Refuse(labmesh.Invalid, "listen for the HTTP API on %s: %v: choose another with --port, or --port 0 to have one picked", addr, err)
+	}
+	return nil
+}
+
+// enter takes up the node's place in its mesh: the one it was in, the one an
+// invite opens, or a new one.
+func (n *Node) enter(ctx context.Context) error {
+	id, resume, err := n.dir.loadIdentity()
+	if err != nil {
+		return err
+	}
+	n.members = &members{dir: n.dir, logger: n.cfg.Logger}
+	if resume {
+		if err := n.checkInvites(id.Mesh); err != nil {
+			return err
+		}
+		n.members.set(id)
+		return n.openHost(ctx, id.Mesh)
+	}
+	if len(n.cfg.Join) > 0 {
+		return n.join(ctx)
+	}
+	id = identity{Mesh: newMeshID(), Role: labmesh.RoleNode, Founder: true}
+	n.members.set(id)
+	if err := n.openHost(ctx, id.Mesh); err != nil {
+		return err
+	}
+	return n.dir.saveIdentity(id)
+}
+
+func (n *Node) openHost(ctx context.Context, id labmesh.MeshID) (err error) {
+	n.host, err = mesh.Open(ctx, mesh.Config{
+		Mesh: id, Dir: n.cfg.DataDir, Listen: n.cfg.MeshListen, Libp2p: n.cfg.Parts.Libp2p,
+		Admit: n.members.admit, Members: n.members.nodes, Advert: n.advert, Join: (*gate)(n),
+		Lease: scheduler.Lease, Logger: n.cfg.Logger,
+		NoMDNS: n.cfg.Parts.NoDiscovery, NoDHT: n.cfg.Parts.NoDiscovery,
+	})
+	if err != nil {
+		return err
+	}
+	n.members.host = n.host
+	for _, m := range n.members.id().Members {
+		if m.Node != n.host.ID() && !m.Banned {
+			n.host.Learn(m.Node, m.Addrs...)
+			n.host.Trust(m.Node)
+		}
+	}
+	return nil
+}
+
+// Run takes part in the mesh until ctx ends. Then it stops taking requests,
+// ends its attempts and says so, passes leadership on, and leaves.
+func (n *Node) Run(ctx context.Context) error {
+	infra := level{n.host.Run, n.ledger.run, n.serveLogs, n.serveLedger}
+	log := level{n.replica.Run}
+	way := level{n.handOver}
+	work := level{n.lead, n.fillLedger, n.members.run, n.announce}
+	if n.labour != nil {
+		work = append(work, n.labour.run)
+	}
+	door := level{}
+	if n.listener != nil {
+		door = append(door, n.serveHTTP)
+	}
+	return runLevels(ctx, infra, log, way, work, door)
+}
+
+// Close releases everything, in reverse. It is safe twice.
+func (n *Node) Close() (err error) {
+	if n.labour != nil {
+		err = errors.Join(err, n.labour.Close())
+	}
+	if n.replica != nil {
+		err = errors.Join(err, n.replica.Close())
+	}
+	if n.ledger != nil {
+		err = errors.Join(err, n.ledger.Close())
+	}
+	if n.host != nil {
+		err = errors.Join(err, n.host.Close())
+	}
+	if n.listener != nil {
+		if cerr := n.listener.Close(); cerr != nil && !errors.Is(cerr, net.ErrClosed) {
+			err = errors.Join(err, cerr)
+		}
+	}
+	if n.dir != nil {
+		err = errors.Join(err, n.dir.Close())
+	}
+	return err
+}
+
+// ID is this node's id.
+func (n *Node) ID() labmesh.NodeID { return n.host.ID() }
+
+// Mesh is the mesh that this node is in.
+func (n *Node) Mesh() labmesh.MeshID { return n.members.id().Mesh }
+
+// URL is where the HTTP API is.
+func (n *Node) URL() string {
+	if n.listener == nil {
+		return ""
+	}
+	scheme := "http"
+	if n.cfg.TLSCert != "" {
+		scheme = "https"
+	}
+	return scheme + "://" + n.listener.Addr().String()
+}
+
+// Service is what the node does for its users.
+func (n *Node) Service() httpapi.Service { return n.service }
+
+// Ready is closed when the node knows a leader, has caught up, and has
+// registered its worker.
+func (n *Node) Ready() <-chan struct{} { return n.ready }
+
+// announce waits until the node is of use, writes down how the command line
+// finds it, and says that it is ready.
+func (n *Node) announce(ctx context.Context) error {
+	if err := n.makeKnown(ctx); err != nil {
+		return err
+	}
+	if n.labour != nil {
+		select {
+		case <-n.labour.registered:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+	close(n.ready)
+	<-ctx.Done()
+	return nil
+}
+
+// handOver passes leadership on when the node stops, so that nobody has to
+// notice its absence first.
+func (n *Node) handOver(ctx context.Context) error {
+	<-ctx.Done()
+	if leader, _ := n.replica.Leader(); leader != n.host.ID() || len(n.replica.Status().Voters) < 2 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), handOverTimeout)
+	defer cancel()
+	if err := n.replica.TransferLeadership(ctx); err != nil {
+		n.cfg.Logger.WarnContext(ctx, "leadership not passed on; the others elect a leader", "err", err)
+	}
+	return nil
+}
+
+func (n *Node) serveHTTP(ctx context.Context) error {
+	handler := httpapi.New(httpapi.Config{Service: n.service, Logger: n.cfg.Logger, Version: n.cfg.Version})
+	srv := httpapi.NewServer(handler)
+	var stopped sync.WaitGroup
+	defer stopped.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	srv.BaseContext = func(net.Listener) context.Context { return ctx }
+	stopped.Go(func() {
+		<-ctx.Done()
+		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), httpStopTimeout)
+		defer cancel()
+		if srv.Shutdown(grace) != nil {
+			_ = srv.Close() // whoever still talks is cut off
+		}
+	})
+	var err error
+	if n.cfg.TLSCert != "" {
+		err = srv.ServeTLS(n.listener, n.cfg.TLSCert, n.cfg.TLSKey)
+	} else {
+		err = srv.Serve(n.listener)
+	}
+	if errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return fmt.Errorf("serve the HTTP API: %w", err)
+}
+
+func attemptsPath(cfg Config) string { return filepath.Join(cfg.DataDir, attemptsDir) }
+
+func openProcesses(ctx context.Context, cfg Config) (*process.Host, error) {
+	return process.Open(ctx, process.Config{Dir: filepath.Join(cfg.DataDir, processesDir), Logger: cfg.Logger})
+}

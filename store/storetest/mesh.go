@@ -1,0 +1,117 @@
+package storetest
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"labmesh"
+)
+
+// Epoch is when the history of a Mesh begins.
+var Epoch = time.Date(2026, 3, 4, 5, 6, 7, 891_234_000, time.UTC)
+
+// Mesh makes the events of a mesh that runs tasks, for tests and benchmarks:
+// the same ones each time.
+type Mesh struct {
+	Index uint64 // of the newest entry
+	seq   uint64
+	ids   int64
+}
+
+// NewMesh is a mesh that goes on after index, with tasks tasks behind it.
+func NewMesh(index, tasks uint64) *Mesh {
+	return &Mesh{Index: index, seq: tasks, ids: int64(tasks)}
+}
+
+// Finish is the events of an entry in which one more task finishes: the end of
+// its attempt and its verdict.
+func (m *Mesh) Finish() (labmesh.Task, []labmesh.Event) {
+	m.Index++
+	m.seq++
+	t := m.task()
+	a := m.attempt(&t, "completed", "")
+	t.History = []labmesh.Attempt{a}
+	return t, m.events(
+		labmesh.Event{Type: labmesh.AttemptEnded, Task: &t, Attempt: &a},
+		labmesh.Event{Type: labmesh.TaskEnded, Task: &t, Actor: "n1"},
+	)
+}
+
+// FinishBatch is Finish for n tasks in one entry.
+func (m *Mesh) FinishBatch(n int) []labmesh.Event {
+	m.Index++
+	events := make([]labmesh.Event, 0, 2*n)
+	for range n {
+		m.seq++
+		t := m.task()
+		a := m.attempt(&t, "completed", "")
+		t.History = []labmesh.Attempt{a}
+		events = append(events,
+			labmesh.Event{Type: labmesh.AttemptEnded, Task: &t, Attempt: &a},
+			labmesh.Event{Type: labmesh.TaskEnded, Task: &t})
+	}
+	return m.events(events...)
+}
+
+// Late is word of an attempt of t that does not count any more.
+func (m *Mesh) Late(t labmesh.Task) []labmesh.Event {
+	m.Index++
+	a := m.attempt(&t, "completed", "")
+	return m.events(labmesh.Event{Type: labmesh.AttemptLate, Attempt: &a, Detail: "attempt 1 counts no more"})
+}
+
+// Worker is a worker that comes or changes.
+func (m *Mesh) Worker(id labmesh.WorkerID, kind labmesh.EventType, status labmesh.WorkerStatus) []labmesh.Event {
+	m.Index++
+	w := labmesh.Worker{
+		ID: id, Node: "n1", Hostname: "host-" + string(id), Slots: 4, Kinds: []labmesh.Kind{labmesh.Custom},
+		Capabilities: labmesh.Capabilities{Hostname: "host-" + string(id), Platform: "linux/amd64", Hardware: []string{"cpu"}},
+		Tags:         map[string]string{"rack": "7"}, Status: status, Registered: Epoch, Changed: m.now(), Index: m.Index,
+	}
+	return m.events(labmesh.Event{Type: kind, Worker: &w})
+}
+
+func (m *Mesh) now() time.Time { return Epoch.Add(time.Duration(m.Index) * time.Second) }
+
+func (m *Mesh) events(events ...labmesh.Event) []labmesh.Event {
+	for n := range events {
+		events[n].Index, events[n].N, events[n].At = m.Index, n, m.now()
+	}
+	return events
+}
+
+func (m *Mesh) attempt(t *labmesh.Task, status string, cause labmesh.Cause) labmesh.Attempt {
+	m.ids++
+	return labmesh.Attempt{
+		ID: m.ids, Task: t.ID, Number: t.Attempt, Worker: t.Worker, Status: status, Cause: cause,
+		Started: t.Started, Ended: m.now(), Seconds: 1.0 / 3, Metrics: json.RawMessage(`{"max_rss_mb":12.5}`),
+	}
+}
+
+// task is a task that has just ended, with every field set in turn.
+func (m *Mesh) task() labmesh.Task {
+	n, now := m.seq, m.now()
+	t := labmesh.Task{
+		ID: labmesh.TaskID(fmt.Sprintf("01J%020d", n)), Seq: n, By: "key:admin",
+		Spec: labmesh.Spec{
+			Kind: labmesh.Custom, Priority: int(n % 7), Config: json.RawMessage(fmt.Sprintf(`{"args":["-n","%d"],"program":"/bin/echo"}`, n)),
+			Requirements: labmesh.Requirements{Hardware: []string{"cpu"}, MinMemoryGB: 0.5},
+		},
+		Phase: labmesh.Completed, Attempt: 1, Worker: labmesh.WorkerID(fmt.Sprintf("w%d", n%5)),
+		Created: now.Add(-time.Minute), Assigned: now.Add(-2 * time.Second), Started: now.Add(-time.Second), Ended: now,
+		Result: json.RawMessage(`{"exit_code":0,"output":"größe \"x\""}`), Index: m.Index,
+	}
+	switch n % 4 {
+	case 1:
+		t.Spec.Name, t.Spec.Labels = "night's run", map[string]string{"commit": "abc", "branch": "main"}
+		t.Spec.IdempotencyKey = fmt.Sprintf("key-%d", n)
+	case 2:
+		t.Spec.Env, t.Spec.TimeoutSeconds = map[string]string{"A": "b"}, 2.5
+		t.Spec.Retry, t.Spec.MaxAttempts = &labmesh.RetryPolicy{MaxRetries: 3, BackoffSeconds: 0.25}, 4
+		t.Failed, t.Lost, t.NotBefore = 1, 2, now.Add(-time.Hour)
+	case 3:
+		t.Phase, t.Error, t.Cause, t.Result = labmesh.Failed, "exit status 7\nline \u2028 two", labmesh.CauseExit, nil
+	}
+	return t
+}
