@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"path"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -76,10 +75,10 @@ type API struct {
 	metrics *metrics
 	spec    []byte // the OpenAPI document
 
-	batches chan struct{} // one for each batch that is read
-	streams chan struct{} // one for each open stream
-	ended   chan struct{} // closed when streams are to end
-	endOnce sync.Once
+	batches chan struct{}   // one for each batch that is read
+	streams chan struct{}   // one for each open stream
+	ended   context.Context // over when streams are to end
+	end     context.CancelFunc
 }
 
 // New makes the API of a node.
@@ -94,8 +93,8 @@ func New(c Config) (*API, error) {
 		mux:     http.NewServeMux(),
 		batches: make(chan struct{}, l.Batches),
 		streams: make(chan struct{}, l.Streams),
-		ended:   make(chan struct{}),
 	}
+	a.ended, a.end = context.WithCancel(context.Background())
 	var err error
 	if a.metrics, err = newMetrics(c.Service, c.Version, c.Collectors); err != nil {
 		return nil, fmt.Errorf("make the HTTP API: %w", err)
@@ -120,7 +119,7 @@ func New(c Config) (*API, error) {
 
 // EndStreams ends all event streams and followed logs, and refuses new ones.
 // [NewServer] has it called when the server shuts down. It is safe twice.
-func (a *API) EndStreams() { a.endOnce.Do(func() { close(a.ended) }) }
+func (a *API) EndStreams() { a.end() }
 
 // ServeHTTP answers one request: it checks where the request was sent, finds
 // the route, checks who sends it, and hands it on.
@@ -149,8 +148,8 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	m, pattern := a.find(r)
 	if m == nil && a.extra != nil && !strings.HasPrefix(r.URL.Path, "/api/") {
 		name = "extra"
-		sw.status = http.StatusOK       // it answers for itself
-		a.extra.ServeHTTP(w, r) // w, so that it can take over the connection
+		sw.status = http.StatusOK // it answers for itself
+		a.extra.ServeHTTP(w, r)   // w, so that it can take over the connection
 		return
 	}
 	if m != nil {

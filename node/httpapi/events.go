@@ -1,0 +1,186 @@
+package httpapi
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"labmesh"
+)
+
+const (
+	eventQueueMax   = 1024     // events that wait for one reader
+	eventPieceBytes = 64 << 10 // written at once
+	reconnectAfter  = "1000"   // ms that a browser waits before it comes back
+	// refusalWait is how long the first word may take on whether the events
+	// asked for are still remembered, so that a refusal has its status code.
+	refusalWait = 200 * time.Millisecond
+)
+
+var errSlowReader = errors.New("the reader is too slow")
+
+// events streams what happens. Whoever reads too slowly is dropped and may come
+// back with the last id it saw; the mesh waits for nobody.
+func (a *API) events(w http.ResponseWriter, r *http.Request, _ Caller) error {
+	after, err := lastEventID(r)
+	if err != nil {
+		return err
+	}
+	ctx, release, err := a.openStream(r)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	q := &eventQueue{ctx: ctx, ready: make(chan []byte, eventQueueMax), ended: make(chan struct{}), wait: a.limits.SlowReader}
+	go q.fill(a.svc, after)
+	defer func() {
+		cancel()
+		<-q.ended
+		release()
+	}()
+	first, err := q.first(after)
+	if err != nil {
+		return err
+	}
+	h := w.Header()
+	h.Set("Content-Type", "text/event-stream")
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Accel-Buffering", "no")
+	err = q.drain(newStreamWriter(w, a.limits.SlowReader), first, a.limits.Heartbeat)
+	if err != nil && ctx.Err() == nil {
+		a.log.WarnContext(ctx, "event stream ended", "remote", r.RemoteAddr, "err", err)
+	}
+	return nil
+}
+
+// eventQueue stands between the mesh, which tells, and one reader.
+type eventQueue struct {
+	ctx   context.Context
+	ready chan []byte // events in the form of the wire
+	ended chan struct{}
+	err   error // why there are no more events; read it after ended is closed
+	wait  time.Duration
+}
+
+// fill puts events into the queue until there are no more.
+func (q *eventQueue) fill(svc Service, after EventID) {
+	defer close(q.ended)
+	q.err = svc.Events(q.ctx, after, q.put)
+}
+
+// put waits for room no longer than a reader may stand still.
+func (q *eventQueue) put(e labmesh.Event) error {
+	data, err := encodeEvent(&e)
+	if err != nil {
+		return err
+	}
+	select {
+	case q.ready <- data:
+		return nil
+	default:
+	}
+	t := time.NewTimer(q.wait)
+	defer t.Stop()
+	select {
+	case q.ready <- data:
+		return nil
+	case <-q.ctx.Done():
+		return q.ctx.Err()
+	case <-t.C:
+		return errSlowReader
+	}
+}
+
+// first waits a moment for a refusal, where there may be one. It gives the
+// event that came in its place, if one did.
+func (q *eventQueue) first(after EventID) ([]byte, error) {
+	if after == (EventID{}) {
+		return nil, nil
+	}
+	t := time.NewTimer(refusalWait)
+	defer t.Stop()
+	select {
+	case data := <-q.ready:
+		return data, nil
+	case <-t.C:
+		return nil, nil
+	case <-q.ended:
+		if len(q.ready) > 0 {
+			return nil, nil
+		}
+		return nil, q.err
+	}
+}
+
+// drain writes what is in the queue until the reader or the events end.
+func (q *eventQueue) drain(sw *streamWriter, first []byte, every time.Duration) error {
+	var piece bytes.Buffer
+	piece.WriteString("retry: " + reconnectAfter + "\n\n")
+	piece.Write(first)
+	beat := time.NewTicker(every)
+	defer beat.Stop()
+	for {
+		q.gather(&piece)
+		if err := sw.send(piece.Bytes()); err != nil {
+			return fmt.Errorf("write events: %w", err)
+		}
+		piece.Reset()
+		select {
+		case data := <-q.ready:
+			piece.Write(data)
+		case <-beat.C:
+			piece.WriteString(": heartbeat\n\n")
+		case <-q.ctx.Done():
+			return nil
+		case <-q.ended:
+			if q.gather(&piece); piece.Len() > 0 {
+				continue
+			}
+			return q.err
+		}
+	}
+}
+
+// gather adds to piece what is ready, up to the size of one write.
+func (q *eventQueue) gather(piece *bytes.Buffer) {
+	for piece.Len() < eventPieceBytes {
+		select {
+		case data := <-q.ready:
+			piece.Write(data)
+		default:
+			return
+		}
+	}
+}
+
+// encodeEvent is e in the form of the wire. JSON has no line breaks here, so
+// one data line holds it.
+func encodeEvent(e *labmesh.Event) ([]byte, error) {
+	data, err := json.Marshal(eventData(e))
+	if err != nil {
+		return nil, fmt.Errorf("encode event %s: %w", eventID(e.Index, e.N), err)
+	}
+	return fmt.Appendf(nil, "id: %s\nevent: %s\ndata: %s\n\n", eventID(e.Index, e.N), e.Type, data), nil
+}
+
+// lastEventID is the event after which r wants to go on.
+func lastEventID(r *http.Request) (EventID, error) {
+	s := r.Header.Get("Last-Event-ID")
+	orElse(&s, r.URL.Query().Get("last_event_id")) // for what cannot set a header
+	if s == "" {
+		return EventID{}, nil
+	}
+	index, n, _ := strings.Cut(s, "-")
+	i, err := strconv.ParseUint(index, 10, 64)
+	k, err2 := strconv.ParseUint(n, 10, 31)
+	if err != nil || err2 != nil {
+		return EventID{}, labmesh.RefuseField("Last-Event-ID", "Last-Event-ID: %.40q is not <log index>-<n>", s)
+	}
+	return EventID{Index: i, N: int(k)}, nil
+}
