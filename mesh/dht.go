@@ -81,6 +81,13 @@ func (d *directory) size() int {
 // empty says whether the DHT would have to be bootstrapped.
 func (d *directory) empty() bool { return d != nil && d.dht.RoutingTable().Size() == 0 }
 
+// drop takes a node out of the routing table.
+func (d *directory) drop(p peer.ID) {
+	if d != nil {
+		d.dht.RoutingTable().RemovePeer(p)
+	}
+}
+
 func (d *directory) close() error {
 	if d == nil {
 		return nil

@@ -14,7 +14,12 @@ import (
 	"labmesh"
 )
 
-const eventsQueue = 1024
+const (
+	eventsQueue = 1024
+
+	searchEager = 4 // so many tries at first ask others too
+	searchEvery = 8 // and then one in so many
+)
 
 // announcer tells what is built on the guard, gossip and the DHT, of members
 // this node has met. Before that they would speak to nodes that do not yet admit
@@ -64,11 +69,14 @@ func (h *Host) meet(c network.Conn) {
 		h.book.put(node, []string{c.RemoteMultiaddr().String()}, time.Now())
 	}
 	if h.keeper.meet(node) {
+		h.cfg.Logger.Info("node met", "node", node, "at", c.RemoteMultiaddr())
 		h.announce(c)
 	}
 }
 
-// tend makes one try at meeting a member. From the second on it asks others.
+// tend makes one try at meeting a member. Others are asked from the second try
+// on, and less often when that has not helped: a member that is down for good
+// must not cost much, and one that comes back calls.
 func (h *Host) tend(ctx context.Context, node labmesh.NodeID, tries int) error {
 	p, err := peerID(node)
 	if err != nil {
@@ -80,7 +88,7 @@ func (h *Host) tend(ctx context.Context, node labmesh.NodeID, tries int) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, keepTimeout)
 	defer cancel()
-	search := tries > 0 || len(h.addrsAtHand(node)) == 0
+	search := tries < searchEager && (tries > 0 || len(h.addrsAtHand(node)) == 0) || tries%searchEvery == searchEager
 	if err := h.connect(ctx, p, keepDial, search); err != nil {
 		return err
 	}

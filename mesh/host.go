@@ -263,6 +263,7 @@ func (h *Host) Drop(node labmesh.NodeID) {
 	}
 	h.guard.distrust(p)
 	h.hangUp(p)
+	h.dht.drop(p)
 	h.book.forget(node)
 	h.hints.forget(node)
 	h.keeper.forget(node)

@@ -16,7 +16,7 @@ import (
 const mdnsRetry = 30 * time.Second
 
 // mdnsService is the name under which the nodes of a mesh find each other on the
-// local network. It does not give the mesh's id away.
+// local network: a short one, whatever the mesh's id is.
 func mdnsService(mesh labmesh.MeshID) string {
 	sum := sha256.Sum256([]byte("labmesh mdns " + mesh))
 	return "_lm" + hex.EncodeToString(sum[:5]) + "._udp"
