@@ -3,7 +3,6 @@ package client
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net/http"
 	"net/url"
@@ -191,32 +190,4 @@ func (r *logReader) open() error {
 	}
 	r.body = resp.Body
 	return nil
-}
-
-// ReadLogs is all of one stream's output that is kept, at most limit bytes of it
-// from its end.
-func (c *Client) ReadLogs(ctx context.Context, id labmesh.TaskID, stream string, limit int) ([]byte, error) {
-	r, err := c.Logs(ctx, id, LogQuery{Stream: stream})
-	if err != nil {
-		return nil, err
-	}
-	defer r.Close()
-	var tail []byte
-	buf := make([]byte, 32<<10)
-	for {
-		n, err := r.Read(buf)
-		if tail = append(tail, buf[:n]...); len(tail) > 2*limit {
-			tail = append(tail[:0], tail[len(tail)-limit:]...)
-		}
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			return nil, fmt.Errorf("read the %s of %s: %w", stream, id, err)
-		}
-	}
-	if len(tail) > limit {
-		tail = tail[len(tail)-limit:]
-	}
-	return tail, nil
 }

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/term"
@@ -28,7 +29,19 @@ type app struct {
 }
 
 func newApp(in io.Reader, out, errw io.Writer, lookup func(string) (string, bool)) *app {
-	return &app{in: in, out: out, err: errw, lookup: lookup, now: time.Now}
+	return &app{in: in, out: &lockedWriter{w: out}, err: &lockedWriter{w: errw}, lookup: lookup, now: time.Now}
+}
+
+// lockedWriter lets several goroutines write to one stream, a whole write at a time.
+type lockedWriter struct {
+	mu sync.Mutex
+	w  io.Writer
+}
+
+func (l *lockedWriter) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.w.Write(p)
 }
 
 // client is a client of the node that the global flags or this machine name.
@@ -88,6 +101,9 @@ func (a *app) paint(w io.Writer, colour, s string) string {
 }
 
 func isTerminal(w io.Writer) bool {
+	if l, ok := w.(*lockedWriter); ok {
+		w = l.w
+	}
 	f, ok := w.(*os.File)
 	return ok && term.IsTerminal(int(f.Fd()))
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/csv"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -83,6 +84,13 @@ func (f sqlFlags) check(out io.Writer) error {
 func (f sqlFlags) write(out io.Writer, fill func(io.Writer) error) error {
 	if f.file == "" {
 		return fill(out)
+	}
+	if info, err := os.Stat(f.file); err == nil && !info.Mode().IsRegular() { // a device, a pipe: it stays what it is
+		file, err := os.OpenFile(f.file, os.O_WRONLY, 0)
+		if err != nil {
+			return usagef("-o %s: %w", f.file, err)
+		}
+		return errors.Join(fill(file), file.Close())
 	}
 	tmp, err := os.CreateTemp(filepath.Dir(f.file), "."+filepath.Base(f.file)+".*")
 	if err != nil {

@@ -206,4 +206,3 @@ func requirements(r labmesh.Requirements) string {
 	}
 	return join(words)
 }
-

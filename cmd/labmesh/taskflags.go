@@ -1,0 +1,112 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"labmesh"
+	"labmesh/api"
+)
+
+// taskFlags are the flags of commands that submit tasks: how to run them, and
+// which workers fit.
+type taskFlags struct {
+	name         string
+	priority     int
+	timeout      time.Duration
+	queueTimeout time.Duration
+	hardware     []string
+	memoryGB     float64
+	compute      float64
+	cpus, gpus   int
+	exclusive    bool
+	tags, labels []string
+	env          []string
+	worker       string
+	retries      int
+	backoff      time.Duration
+}
+
+func (f *taskFlags) bind(flags *pflag.FlagSet) {
+	flags.StringVar(&f.name, "name", "", "a name for the task, for people")
+	flags.IntVar(&f.priority, "priority", api.PriorityDefault, "a higher number goes first")
+	flags.DurationVar(&f.timeout, "timeout", 0, "end an attempt that runs longer (default never)")
+	flags.DurationVar(&f.queueTimeout, "queue-timeout", 0, "give up when it has not started by then (default never)")
+	flags.StringSliceVar(&f.hardware, "hardware", nil, "`WORDS` that must all be in the worker's hardware, e.g. cuda,cpu")
+	flags.Float64Var(&f.memoryGB, "min-memory-gb", 0, "memory the worker must have, in `GiB`")
+	flags.Float64Var(&f.compute, "min-cuda-compute", 0, "CUDA compute capability its GPU must have, e.g. 7.5")
+	flags.IntVar(&f.cpus, "cpus", 0, "slots of the worker to take (default 1)")
+	flags.IntVar(&f.gpus, "gpus", 0, "GPUs to take")
+	flags.BoolVar(&f.exclusive, "exclusive", false, "take the whole worker")
+	flags.StringArrayVar(&f.tags, "tag", nil, "`KEY=VALUE` that the worker must be tagged with (repeatable)")
+	flags.StringVar(&f.worker, "worker", "", "only on the worker with this `ID`")
+	flags.IntVar(&f.retries, "retries", 0, "run it again this often when it fails by its own fault")
+	flags.DurationVar(&f.backoff, "backoff", 0, "wait before the first of these retries; doubled with each")
+	flags.StringArrayVar(&f.env, "env", nil, "`NAME=VALUE` in its environment, or NAME to pass yours on (repeatable)")
+	flags.StringArrayVar(&f.labels, "label", nil, "`KEY=VALUE` to find it by later (repeatable)")
+}
+
+// spec is a task of a kind with a config as the flags describe it. It is
+// checked as the mesh will check it.
+func (f *taskFlags) spec(kind labmesh.Kind, config any, lookup func(string) (string, bool)) (labmesh.Spec, error) {
+	raw, err := json.Marshal(config)
+	if err != nil {
+		return labmesh.Spec{}, fmt.Errorf("encode the task's config: %w", err)
+	}
+	s := labmesh.Spec{
+		Kind: kind, Priority: f.priority, Config: raw, Name: f.name,
+		TimeoutSeconds: f.timeout.Seconds(), QueueTimeoutSeconds: f.queueTimeout.Seconds(),
+		Requirements: labmesh.Requirements{
+			Hardware: f.hardware, MinMemoryGB: f.memoryGB, MinCUDACompute: f.compute,
+			CPUs: f.cpus, GPUs: f.gpus, Exclusive: f.exclusive, WorkerID: labmesh.WorkerID(f.worker),
+		},
+	}
+	if f.retries != 0 || f.backoff != 0 {
+		s.Retry = &labmesh.RetryPolicy{MaxRetries: f.retries, BackoffSeconds: f.backoff.Seconds()}
+	}
+	if s.Requirements.Tags, err = pairs("tag", f.tags); err != nil {
+		return s, err
+	}
+	if s.Labels, err = pairs("label", f.labels); err != nil {
+		return s, err
+	}
+	if s.Env, err = environment(f.env, lookup); err != nil {
+		return s, err
+	}
+	if err := api.ValidateSpec(&s); err != nil {
+		return s, usageError{err}
+	}
+	return s, nil
+}
+
+// pairs reads KEY=VALUE words.
+func pairs(flag string, words []string) (map[string]string, error) {
+	m := make(map[string]string, len(words))
+	for _, w := range words {
+		key, value, ok := strings.Cut(w, "=")
+		if !ok || key == "" {
+			return nil, usagef("--%s %s: it is KEY=VALUE", flag, w)
+		}
+		m[key] = value
+	}
+	return m, nil
+}
+
+// environment reads NAME=VALUE words; NAME alone stands for its value here.
+func environment(words []string, lookup func(string) (string, bool)) (map[string]string, error) {
+	m := make(map[string]string, len(words))
+	for _, w := range words {
+		name, value, ok := strings.Cut(w, "=")
+		if !ok {
+			if value, ok = lookup(name); !ok {
+				return nil, usagef("--env %s: it is not set here; give it as NAME=VALUE", w)
+			}
+		}
+		m[name] = value
+	}
+	return m, nil
+}
