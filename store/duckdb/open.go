@@ -15,6 +15,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -186,7 +187,40 @@ func createTables(ctx context.Context, conn *sql.Conn, keyed bool) error {
 	if err := knownFormat(format); err != nil {
 		return err
 	}
+	for _, t := range store.Tables() {
+		if err := sameColumns(ctx, tx, t); err != nil {
+			return err
+		}
+	}
 	return tx.Commit()
+}
+
+// sameColumns says in what the table in the file differs from t.
+func sameColumns(ctx context.Context, tx *sql.Tx, t *store.Table) error {
+	var got, want []string
+	for _, c := range t.Columns {
+		want = append(want, c.Name+" "+c.Type.SQL())
+	}
+	rows, err := tx.QueryContext(ctx, `SELECT column_name || ' ' || data_type FROM duckdb_columns()
+		WHERE database_name = ? AND schema_name = 'main' AND table_name = ? ORDER BY column_index`, catalog, t.Name)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var c string
+		if err := rows.Scan(&c); err != nil {
+			return err
+		}
+		got = append(got, c)
+	}
+	if err := rows.Err(); err != nil {
+		return err
+	}
+	if !slices.Equal(got, want) {
+		return fmt.Errorf("table %s has columns %v, not %v", t.Name, got, want)
+	}
+	return nil
 }
 
 func knownFormat(format int) error {
