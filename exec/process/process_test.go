@@ -1,0 +1,332 @@
+package process_test
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	osexec "os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"labmesh/exec/output"
+	"labmesh/exec/process"
+)
+
+// agentVar makes the test binary play an agent that runs a program until it is killed.
+const agentVar = "PROCESS_TEST_AGENT"
+
+func TestMain(m *testing.M) {
+	if dir := os.Getenv(agentVar); dir != "" {
+		agent(dir, os.Getenv("PROCESS_TEST_NO_CGROUPS") != "")
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
+
+func agent(dir string, noCgroups bool) {
+	h, err := process.Open(context.Background(), process.Config{Dir: filepath.Join(dir, "running"), NoCgroups: noCgroups})
+	if err != nil {
+		panic(err)
+	}
+	_, err = h.Run(context.Background(), process.Command{Path: "/bin/sh", Args: []string{"sh", "-c", escape(dir) + "; echo $$ >" + dir + "/pids.new; cat " + dir + "/stray >>" + dir + "/pids.new; mv " + dir + "/pids.new " + dir + "/pids; exec sleep 1000"},
+		Dir: dir, Env: os.Environ(), Output: output.New(dir)})
+	panic(fmt.Sprint("the program ended: ", err))
+}
+
+// escape is shell that leaves a child behind, forked twice and in a session of
+// its own, whose process id it waits to see in the file stray.
+func escape(dir string) string {
+	return fmt.Sprintf(`(setsid sh -c 'echo $$ >%[1]s/stray.new; mv %[1]s/stray.new %[1]s/stray; trap "" TERM HUP; sleep 1000' &) ; while [ ! -s %[1]s/stray ]; do sleep 0.01; done`, dir)
+}
+
+// each runs a test with cgroups and without.
+func each(t *testing.T, test func(t *testing.T, h *process.Host, dir string)) {
+	t.Helper()
+	for _, none := range []bool{false, true} {
+		t.Run(fmt.Sprintf("no cgroups %v", none), func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			h, err := process.Open(t.Context(), process.Config{Dir: filepath.Join(dir, "running"), NoCgroups: none})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !none && !h.Cgroups() {
+				_ = h.Close()
+				t.Skip("no cgroup v2 can be made here")
+			}
+			test(t, h, dir)
+			if err := errors.Join(h.Close(), h.Close()); err != nil {
+				t.Error(err)
+			}
+			if left, err := os.ReadDir(filepath.Join(dir, "running")); err != nil || len(left) > 0 {
+				t.Errorf("records left: %v %v", left, err)
+			}
+		})
+	}
+}
+
+func sh(dir, script string) (process.Command, *output.Output) {
+	o := output.New(dir)
+	return process.Command{Path: "/bin/sh", Args: []string{"sh", "-c", script}, Dir: dir, Env: os.Environ(), Output: o, Grace: 200 * time.Millisecond}, o
+}
+
+func TestEndsAreToldApart(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, h *process.Host, dir string) {
+		for script, want := range map[string]process.Exit{
+			"exit 0":        {},
+			"exit 3":        {Code: 3},
+			"kill -KILL $$": {Code: -1, Signal: syscall.SIGKILL},
+			"kill -SEGV $$": {Code: -1, Signal: syscall.SIGSEGV},
+		} {
+			c, _ := sh(dir, script)
+			got, err := h.Run(t.Context(), c)
+			if err != nil || got.Code != want.Code || got.Signal != want.Signal || got.Stopped || got.MaxRSS == 0 {
+				t.Errorf("%s: %+v, %v", script, got, err)
+			}
+		}
+		c, o := sh(dir, "echo out; echo err >&2; cat; env")
+		if _, err := h.Run(t.Context(), c); err != nil {
+			t.Error(err)
+		}
+		if out := o.Excerpt(output.Stdout).Text; !strings.HasPrefix(out, "out\n") || !strings.Contains(out, process.TokenVar+"=") || o.Excerpt(output.Stderr).Text != "err\n" {
+			t.Errorf("printed %q", out)
+		}
+	})
+}
+
+func TestWhatCannotBeStarted(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, h *process.Host, dir string) {
+		text := filepath.Join(dir, "text")
+		if err := os.WriteFile(text, []byte("no program"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		for path, want := range map[string]error{"/no/such": syscall.ENOENT, dir: syscall.EACCES, text: syscall.ENOEXEC} {
+			_, err := h.Run(t.Context(), process.Command{Path: path, Args: []string{path}, Dir: dir, Output: output.New(dir)})
+			var start *process.StartError
+			if !errors.Is(err, want) || !errors.As(err, &start) {
+				t.Errorf("%s: %v, want %v", path, err, want)
+			}
+		}
+	})
+}
+
+func TestStopEndsTheWholeTree(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, h *process.Host, dir string) {
+		c, _ := sh(dir, `trap "" TERM; `+escape(dir)+`; touch ready; while :; do sleep 0.05; done`)
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		go func() { await(t, filepath.Join(dir, "ready")); cancel() }()
+		exit, err := h.Run(ctx, c)
+		if err != nil || !exit.Stopped || exit.Signal != syscall.SIGKILL {
+			t.Errorf("%+v, %v", exit, err)
+		}
+		gone(t, filepath.Join(dir, "stray"))
+	})
+}
+
+func TestStopGivesTimeToEndInPeace(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, h *process.Host, dir string) {
+		c, o := sh(dir, `trap "echo bye; exit 7" TERM; touch ready; while :; do sleep 0.01; done`)
+		c.Grace = 30 * time.Second
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		go func() { await(t, filepath.Join(dir, "ready")); cancel() }()
+		exit, err := h.Run(ctx, c)
+		if err != nil || !exit.Stopped || exit.Code != 7 || o.Excerpt(output.Stdout).Text != "bye\n" {
+			t.Errorf("%+v, %v, %q", exit, err, o.Excerpt(output.Stdout).Text)
+		}
+	})
+}
+
+func TestNothingStaysBehindANormalExit(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, h *process.Host, dir string) {
+		c, o := sh(dir, escape(dir)+`; sleep 1000 & echo $! >bg; echo done`) // both hold stdout open
+		began := time.Now()
+		exit, err := h.Run(t.Context(), c)
+		if err != nil || exit.Code != 0 || exit.Stopped || o.Excerpt(output.Stdout).Text != "done\n" {
+			t.Errorf("%+v, %v", exit, err)
+		}
+		if took := time.Since(began); took > 20*time.Second {
+			t.Errorf("the stray held the attempt for %v", took)
+		}
+		if err := h.Close(); err != nil { // without cgroups strays are looked for a moment later
+			t.Error(err)
+		}
+		gone(t, filepath.Join(dir, "stray"))
+		gone(t, filepath.Join(dir, "bg"))
+	})
+}
+
+func TestAgentKilledLeavesNothingToItsNextLife(t *testing.T) {
+	t.Parallel()
+	for _, none := range []string{"", "1"} {
+		t.Run("no cgroups "+none, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			cmd := osexec.Command(os.Args[0])
+			cmd.Env = append(os.Environ(), agentVar+"="+dir, "PROCESS_TEST_NO_CGROUPS="+none)
+			cmd.Stderr = os.Stderr
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			await(t, filepath.Join(dir, "pids"))
+			bystander := osexec.Command("sleep", "1000")
+			if err := bystander.Start(); err != nil {
+				t.Fatal(err)
+			}
+			_ = cmd.Process.Kill()
+			_ = cmd.Wait()
+			for _, pid := range pids(t, filepath.Join(dir, "pids")) {
+				if !running(pid) {
+					t.Fatalf("%d did not outlive its agent: this test shows nothing", pid)
+				}
+			}
+			h, err := process.Open(t.Context(), process.Config{Dir: filepath.Join(dir, "running")})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer h.Close()
+			gone(t, filepath.Join(dir, "pids"))
+			if !running(bystander.Process.Pid) {
+				t.Error("a process of another's was killed")
+			}
+			_ = bystander.Process.Kill()
+			_ = bystander.Wait()
+		})
+	}
+}
+
+func TestSweepSparesALaterProcessOfTheSameID(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	bystander := osexec.Command("sleep", "1000")
+	bystander.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := bystander.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = bystander.Process.Kill(); _ = bystander.Wait() }()
+	boot, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	record := fmt.Sprintf("{\"token\":\"x-1\",\"boot\":%q}\n{\"pid\":%d,\"start\":1}\n", strings.TrimSpace(string(boot)), bystander.Process.Pid)
+	for name, text := range map[string]string{"x-1": record, "cut": "{\"tok"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	h, err := process.Open(t.Context(), process.Config{Dir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Close()
+	if !running(bystander.Process.Pid) {
+		t.Error("it was killed")
+	}
+	if left, _ := os.ReadDir(dir); len(left) > 0 {
+		t.Errorf("records left: %v", left)
+	}
+}
+
+func TestGigabytesAreBounded(t *testing.T) {
+	t.Parallel()
+	const bytes = 1 << 30
+	dir := t.TempDir()
+	h, err := process.Open(t.Context(), process.Config{Dir: filepath.Join(dir, "running")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Close()
+	c, o := sh(dir, fmt.Sprintf("head -c %d /dev/zero", bytes))
+	if exit, err := h.Run(t.Context(), c); err != nil || exit.Code != 0 {
+		t.Errorf("%+v, %v", exit, err)
+	}
+	o.Close()
+	if lost := o.Dropped(output.Stdout); lost != bytes-output.HeadBytesMax-output.TailBytesMax {
+		t.Errorf("%d bytes lost", lost)
+	}
+	if e := o.Excerpt(output.Stdout); e.Bytes != bytes || len(e.Text) > 8<<10 {
+		t.Errorf("%d bytes counted, an excerpt of %d", e.Bytes, len(e.Text))
+	}
+	var size int64
+	for _, name := range []string{"stdout", "stdout.tail"} {
+		if info, err := os.Stat(filepath.Join(dir, name)); err == nil {
+			size += info.Size()
+		}
+	}
+	if size > output.HeadBytesMax+output.TailBytesMax+4096 {
+		t.Errorf("%d bytes on disk", size)
+	}
+}
+
+// await waits for a file to be there.
+func await(t *testing.T, path string) {
+	t.Helper()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(20 * time.Second); ; <-tick.C {
+		if _, err := os.Stat(path); err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Errorf("no %s", path)
+			return
+		}
+	}
+}
+
+// gone waits for the processes listed in a file to be gone.
+func gone(t *testing.T, path string) {
+	t.Helper()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for _, pid := range pids(t, path) {
+		for deadline := time.Now().Add(5 * time.Second); running(pid); <-tick.C {
+			if time.Now().After(deadline) {
+				t.Errorf("%d still runs", pid)
+				_ = syscall.Kill(pid, syscall.SIGKILL)
+				break
+			}
+		}
+	}
+}
+
+func pids(t *testing.T, path string) (all []int) {
+	t.Helper()
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for lines := bufio.NewScanner(f); lines.Scan(); {
+		pid, err := strconv.Atoi(strings.TrimSpace(lines.Text()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, pid)
+	}
+	if len(all) == 0 {
+		t.Fatalf("%s is empty", path)
+	}
+	return all
+}
+
+// running reports whether a process is there and no zombie.
+func running(pid int) bool {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return false
+	}
+	rest := strings.TrimSpace(string(data[strings.LastIndexByte(string(data), ')')+1:]))
+	return rest != "" && rest[0] != 'Z' && rest[0] != 'X'
+}
