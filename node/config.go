@@ -83,8 +83,6 @@ func (c Config) withDefaults() Config {
 
 // Validate says what is wrong with c, naming the flag.
 func (c Config) Validate() error {
-	ip := net.ParseIP(c.Host)
-	loopback := c.Host == "localhost" || ip != nil && ip.IsLoopback()
 	switch {
 	case c.DataDir == "":
 		return labmesh.RefuseField("data-dir", "--data-dir: it must not be empty")
@@ -92,7 +90,7 @@ func (c Config) Validate() error {
 		return labmesh.RefuseField("port", "--port: %d is no port; 0 picks one", c.Port)
 	case (c.TLSCert == "") != (c.TLSKey == ""):
 		return labmesh.RefuseField("tls-cert", "--tls-cert and --tls-key belong together: give both or neither")
-	case !loopback && c.TLSCert == "":
+	case !c.loopback() && c.TLSCert == "":
 		return labmesh.RefuseField("host", "--host %s can be reached from other machines, and keys would cross the network in the clear: give --tls-cert and --tls-key, or stay on 127.0.0.1", c.Host)
 	case c.MaxReplicas < 1:
 		return labmesh.RefuseField("max-replicas", "--max-replicas: %d is less than 1", c.MaxReplicas)
@@ -100,4 +98,10 @@ func (c Config) Validate() error {
 		return labmesh.RefuseField("worker-id", "--worker-id: %q holds a blank or a slash", c.WorkerID)
 	}
 	return nil
+}
+
+// loopback reports whether only this machine can reach the HTTP API.
+func (c Config) loopback() bool {
+	ip := net.ParseIP(c.Host)
+	return c.Host == "localhost" || ip != nil && ip.IsLoopback()
 }

@@ -94,10 +94,11 @@ var _ mesh.JoinHandler = (*gate)(nil)
 
 // InviteKey finds the key of an invite that still opens.
 func (g *gate) InviteKey(_ context.Context, id string) ([]byte, error) {
-	if g.replica == nil {
+	replica := g.members.replica.Load()
+	if replica == nil {
 		return nil, labmesh.Refuse(labmesh.Unavailable, "this node has only just started: try again")
 	}
-	inv, ok := g.replica.View().Invite(id)
+	inv, ok := replica.View().Invite(id)
 	switch {
 	case !ok:
 		return nil, labmesh.Refuse(labmesh.Denied, "this mesh knows no such invite: ask for a new one (labmesh invite)")
@@ -111,7 +112,8 @@ func (g *gate) InviteKey(_ context.Context, id string) ([]byte, error) {
 
 // Admit makes the stranger a member, if the mesh agrees.
 func (g *gate) Admit(ctx context.Context, req mesh.JoinRequest) (mesh.JoinReply, error) {
-	rc, err := g.replica.Propose(ctx, labmesh.PutMember{
+	replica := g.members.replica.Load()
+	rc, err := replica.Propose(ctx, labmesh.PutMember{
 		Member: labmesh.Member{Node: req.Node, Hostname: req.Hostname, Addrs: req.Addrs}, Invite: req.InviteID,
 	})
 	if err != nil {
@@ -120,13 +122,13 @@ func (g *gate) Admit(ctx context.Context, req mesh.JoinRequest) (mesh.JoinReply,
 	if refused := rc.Answers[0].Refused; refused != nil {
 		return mesh.JoinReply{}, refused
 	}
-	if err := g.replica.Await(ctx, rc.Index); err != nil {
+	if err := replica.Await(ctx, rc.Index); err != nil {
 		return mesh.JoinReply{}, err
 	}
-	member, _ := g.replica.View().Member(req.Node)
+	member, _ := replica.View().Member(req.Node)
 	reply := mesh.JoinReply{Mesh: g.members.id().Mesh, Role: member.Role}
 	heard := g.host.Heard()
-	for m := range g.replica.View().Members() {
+	for m := range replica.View().Members() {
 		if m.Banned {
 			continue
 		}
@@ -184,7 +186,8 @@ func (n *Node) makeKnown(ctx context.Context) error {
 
 // insist proposes until the mesh has taken the commands or ctx ends.
 func (n *Node) insist(ctx context.Context, cmds ...labmesh.Command) (uint64, error) {
-	for told := time.Time{}; ; {
+	var told time.Time
+	for {
 		rc, err := n.replica.Propose(ctx, cmds...)
 		switch {
 		case ctx.Err() != nil:

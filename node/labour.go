@@ -4,7 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"slices"
+	"os"
 	"sync/atomic"
 	"time"
 
@@ -15,6 +15,7 @@ import (
 	"labmesh/exec"
 	"labmesh/exec/probe"
 	"labmesh/exec/runner"
+	"labmesh/mesh"
 )
 
 // labour is the worker of this node: what it can do, its desk, and the mesh's
@@ -26,25 +27,26 @@ type labour struct {
 	sampler    *probe.Sampler
 	replica    *consensus.Replica
 	logger     *slog.Logger
+	tell       func()        // has the others hear of a change at once
 	registered chan struct{} // closed once the mesh knows the worker
 }
 
-func openLabour(ctx context.Context, cfg Config, node labmesh.NodeID, r *consensus.Replica) (*labour, error) {
+func openLabour(ctx context.Context, cfg Config, host *mesh.Host, r *consensus.Replica) (*labour, error) {
 	runners := cfg.Parts.Runners
 	if runners == nil {
 		processes, err := openProcesses(ctx, cfg)
 		if err != nil {
 			return nil, err
 		}
-		if runners, err = runner.New(processes, slices.Clone(environ())); err != nil {
+		if runners, err = runner.New(processes, os.Environ()); err != nil {
 			return nil, err
 		}
 	}
-	id := cfg.WorkerID
+	node, id := host.ID(), cfg.WorkerID
 	if id == "" {
 		id = labmesh.WorkerID("w-" + string(node[max(0, len(node)-8):]))
 	}
-	l := &labour{replica: r, logger: cfg.Logger, sampler: probe.NewSampler(cfg.DataDir), registered: make(chan struct{})}
+	l := &labour{tell: host.AdvertNow, replica: r, logger: cfg.Logger, sampler: probe.NewSampler(cfg.DataDir), registered: make(chan struct{})}
 	l.desk = &desk{worker: id, replica: r}
 	var err error
 	if l.worker, err = exec.Open(ctx, exec.Config{
@@ -73,6 +75,7 @@ func (l *labour) run(ctx context.Context) error {
 		return err
 	}
 	l.desk.open.Store(true)
+	l.tell()
 	close(l.registered)
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return l.worker.Run(ctx) })
@@ -130,7 +133,7 @@ func (l *labour) Close() error { return l.worker.Close() }
 // advert is what this node says of itself now.
 func (n *Node) advert() labmesh.Advert {
 	a := labmesh.Advert{API: n.URL(), Version: n.cfg.Version, Feature: labmesh.Feature}
-	l := n.labour
+	l := n.works.Load()
 	if l == nil {
 		return a
 	}

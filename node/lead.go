@@ -36,7 +36,7 @@ type leader struct {
 	replica *consensus.Replica
 	host    *mesh.Host
 	cfg     Config
-	led     time.Time                   // when it began, on the leader's clock
+	led     time.Time                    // when it began, on the leader's clock
 	since   map[labmesh.NodeID]time.Time // since when each node has been heard without a gap
 }
 

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"labmesh"
@@ -43,6 +44,7 @@ type Node struct {
 	ledger   *ledger
 	replica  *consensus.Replica
 	labour   *labour // nil on a node that takes no work
+	works    atomic.Pointer[labour]
 	service  *service
 	listener net.Listener
 	ready    chan struct{}
@@ -82,9 +84,10 @@ func Open(ctx context.Context, cfg Config) (_ *Node, err error) {
 	}
 	n.members.follow(n.replica)
 	if !cfg.NoWork {
-		if n.labour, err = openLabour(ctx, cfg, n.host.ID(), n.replica); err != nil {
+		if n.labour, err = openLabour(ctx, cfg, n.host, n.replica); err != nil {
 			return nil, err
 		}
+		n.works.Store(n.labour)
 	}
 	n.service = newService(n)
 	return n, nil
@@ -249,7 +252,10 @@ func (n *Node) handOver(ctx context.Context) error {
 }
 
 func (n *Node) serveHTTP(ctx context.Context) error {
-	handler := httpapi.New(httpapi.Config{Service: n.service, Logger: n.cfg.Logger, Version: n.cfg.Version})
+	handler, err := httpapi.New(httpapi.Config{Service: n.service, Logger: n.cfg.Logger, Version: n.cfg.Version, LoopbackOnly: n.cfg.loopback()})
+	if err != nil {
+		return err
+	}
 	srv := httpapi.NewServer(handler)
 	var stopped sync.WaitGroup
 	defer stopped.Wait()
@@ -264,7 +270,6 @@ func (n *Node) serveHTTP(ctx context.Context) error {
 			_ = srv.Close() // whoever still talks is cut off
 		}
 	})
-	var err error
 	if n.cfg.TLSCert != "" {
 		err = srv.ServeTLS(n.listener, n.cfg.TLSCert, n.cfg.TLSKey)
 	} else {

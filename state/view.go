@@ -242,3 +242,11 @@ func values[K ~string, T any](m *btree.Map[K, *T]) iter.Seq[*T] {
 		m.Scan(func(_ K, v *T) bool { return yield(v) })
 	}
 }
+
+// HoldsAll reports whether every task that was ever submitted is in the view
+// whole, so that nobody need look in the ledger for one that is not.
+func (v View) HoldsAll() bool { return v.kept == 0 }
+
+// KnowsAll reports whether the id and idempotency key of every task that was
+// ever submitted are known.
+func (v View) KnowsAll() bool { return v.ends <= rememberMax }

@@ -1,0 +1,224 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"go.yaml.in/yaml/v3"
+
+	"labmesh"
+	"labmesh/client"
+	"labmesh/consensus"
+	"labmesh/exec/probe"
+	"labmesh/node"
+	"labmesh/node/httpapi"
+)
+
+// What the invite that `labmesh up` prints is good for.
+const (
+	upInviteTTL  = 24 * time.Hour
+	upInviteUses = 16
+)
+
+// upFlags are the flags of `labmesh up` as they are given.
+type upFlags struct {
+	cfg      node.Config
+	worker   string
+	tags     map[string]string
+	level    string
+	format   string
+	profile  string
+	file     string
+	noInvite bool
+}
+
+func newUpCommand(a *app) *cobra.Command {
+	f := &upFlags{}
+	cmd := &cobra.Command{
+		Use:   "up [--join INVITE]",
+		Short: "Run this machine's node",
+		Long: `Run this machine's node in the foreground. With an empty data dir and no --join
+it founds a new mesh; with --join it comes into the mesh of the invite; with a data
+dir that was used before it resumes where it was.
+
+When it serves it prints one line on stdout,
+  labmesh ready <api-url> node=<id> mesh=<id> role=<role>
+and the command to paste on the next machine. Ctrl-C leaves in order: attempts are
+handed back, leadership passes on.
+
+Tasks run as the user who runs the node.`,
+		Example: `  labmesh up                                  # found a mesh, or resume
+  labmesh up --join labmesh1:eyJtIjoi…        # join one
+  labmesh up --data-dir /srv/labmesh --port 9000 --slots 4 --tag site=lab-2
+  labmesh up --config /etc/labmesh.yaml       # the same names, as YAML`,
+		Args: args(cobra.NoArgs, "it takes no arguments"),
+		RunE: func(cmd *cobra.Command, _ []string) error { return runUp(cmd, a, f) },
+	}
+	fl := cmd.Flags()
+	fl.StringVar(&f.cfg.Host, "host", "127.0.0.1", "`address` of the HTTP API; another than loopback needs TLS")
+	fl.IntVar(&f.cfg.Port, "port", 8080, "`port` of the HTTP API; 0 picks one")
+	fl.StringVar(&f.cfg.DBPath, "db-path", "", "the ledger `file` (default <data-dir>/ledger.duckdb)")
+	fl.StringArrayVar(&f.cfg.MeshListen, "mesh-listen", nil, "`multiaddr` for other nodes; may be repeated (default /ip4/0.0.0.0/tcp/4080)")
+	fl.StringArrayVar(&f.cfg.Join, "join", nil, "`invite` into a mesh; may be repeated, the first that opens counts")
+	fl.StringVar(&f.cfg.Hostname, "hostname", "", "`name` of this machine (default its host name)")
+	fl.StringVar(&f.worker, "worker-id", "", "`id` of this node's worker (default derived from the node's key)")
+	fl.IntVar(&f.cfg.Slots, "slots", 0, "how many tasks of one CPU run at a time (default one for each core)")
+	fl.BoolVar(&f.cfg.NoWork, "no-work", false, "take no tasks on this machine")
+	fl.StringToStringVar(&f.tags, "tag", nil, "`key=value` that tasks may ask for; may be repeated")
+	fl.IntVar(&f.cfg.MaxReplicas, "max-replicas", consensus.MaxReplicas, "how many nodes of the mesh hold a copy of its log")
+	fl.StringVar(&f.profile, "raft-profile", "fast", "`profile` of the timeouts between nodes: fast, or wan for long lines and saturated machines")
+	fl.StringVar(&f.cfg.TLSCert, "tls-cert", "", "certificate `file` for the HTTP API")
+	fl.StringVar(&f.cfg.TLSKey, "tls-key", "", "key `file` for the HTTP API")
+	fl.StringVar(&f.level, "log-level", "info", "debug, info, warn or error")
+	fl.StringVar(&f.format, "log-format", "text", "text or json")
+	fl.StringVar(&f.file, "config", "", "YAML `file` with any of these flags by name")
+	fl.BoolVar(&f.noInvite, "no-invite", false, "mint and print no invite at start")
+	return cmd
+}
+
+func runUp(cmd *cobra.Command, a *app, f *upFlags) error {
+	if err := flagsFromFile(cmd, f.file); err != nil {
+		return usageError{err}
+	}
+	cfg, err := f.config(a)
+	if err != nil {
+		return usageError{err}
+	}
+	n, err := node.Open(cmd.Context(), cfg)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(cmd.Context())
+	defer cancel()
+	told := make(chan error, 1)
+	go func() { told <- tellReady(ctx, a, n, !f.noInvite) }()
+	err = n.Run(ctx)
+	cancel()
+	return errors.Join(err, <-told, n.Close())
+}
+
+// config turns flags into the node's configuration.
+func (f *upFlags) config(a *app) (node.Config, error) {
+	cfg := f.cfg
+	cfg.DataDir = a.dataDir
+	if cfg.DataDir == "" {
+		cfg.DataDir = client.DefaultDataDir(a.getenv)
+	}
+	cfg.WorkerID, cfg.Tags, cfg.Version = labmesh.WorkerID(f.worker), f.tags, version()
+	switch f.profile {
+	case "fast":
+		cfg.Profile = consensus.Fast
+	case "wan":
+		cfg.Profile = consensus.WAN
+	default:
+		return cfg, fmt.Errorf("--raft-profile: %q is none of fast, wan", f.profile)
+	}
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(f.level)); err != nil {
+		return cfg, fmt.Errorf("--log-level: %q is none of debug, info, warn, error", f.level)
+	}
+	switch opts := (&slog.HandlerOptions{Level: level}); f.format {
+	case "text":
+		cfg.Logger = slog.New(slog.NewTextHandler(a.err, opts))
+	case "json":
+		cfg.Logger = slog.New(slog.NewJSONHandler(a.err, opts))
+	default:
+		return cfg, fmt.Errorf("--log-format: %q is none of text, json", f.format)
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return cfg, fmt.Errorf("find this program: %w", err)
+	}
+	cfg.GPUChild = probe.Child(self, internalCommand, gpuCommand)
+	cfg.LedgerCheck = func(ctx context.Context, path string) error {
+		out, err := exec.CommandContext(ctx, self, internalCommand, ledgerCommand, path).CombinedOutput()
+		if err != nil {
+			return fmt.Errorf("%w: %s", err, strings.TrimSpace(string(out)))
+		}
+		return nil
+	}
+	return cfg, cfg.Validate()
+}
+
+// tellReady prints the ready line and the invite once the node serves.
+func tellReady(ctx context.Context, a *app, n *node.Node, invite bool) error {
+	select {
+	case <-n.Ready():
+	case <-ctx.Done():
+		return nil
+	}
+	st := n.Service().Status(ctx)
+	fmt.Fprintf(a.out, "labmesh ready %s node=%s mesh=%s role=%s\n", n.URL(), st.Node, st.Mesh, st.Role)
+	for _, w := range st.Warnings {
+		a.note("note: %s", w)
+	}
+	if !invite {
+		return nil
+	}
+	inv, err := n.Service().Invite(ctx, httpapi.InviteRequest{Role: labmesh.RoleNode, TTL: upInviteTTL, Uses: upInviteUses, By: "up"})
+	if err != nil {
+		if ctx.Err() == nil {
+			a.note("no invite minted: %v; get one with: labmesh invite", err)
+		}
+		return nil
+	}
+	fmt.Fprintf(a.out, "on the next machine: labmesh up --join %s\n", inv)
+	return nil
+}
+
+// flagsFromFile sets every flag that neither the command line nor the
+// environment has set from a YAML file with the same names.
+func flagsFromFile(cmd *cobra.Command, path string) error {
+	if path == "" {
+		return nil
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return fmt.Errorf("--config: %w", err)
+	}
+	var file map[string]any
+	if err := yaml.Unmarshal(data, &file); err != nil {
+		return fmt.Errorf("--config %s: %w", path, err)
+	}
+	for _, name := range slices.Sorted(maps.Keys(file)) {
+		flag := cmd.Flags().Lookup(name)
+		if flag == nil || name == "config" || name == "help" {
+			return fmt.Errorf("--config %s: there is no setting %q", path, name)
+		}
+		if flag.Changed {
+			continue
+		}
+		for _, v := range flagValues(file[name]) {
+			if err := cmd.Flags().Set(name, v); err != nil {
+				return fmt.Errorf("--config %s: %s: %w", path, name, err)
+			}
+		}
+	}
+	return nil
+}
+
+// flagValues is a YAML value as the words a flag takes.
+func flagValues(v any) (out []string) {
+	switch v := v.(type) {
+	case []any:
+		for _, e := range v {
+			out = append(out, fmt.Sprint(e))
+		}
+	case map[string]any:
+		for k, e := range v {
+			out = append(out, k+"="+fmt.Sprint(e))
+		}
+	default:
+		out = append(out, fmt.Sprint(v))
+	}
+	return out
+}

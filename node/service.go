@@ -1,0 +1,335 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"labmesh"
+	"labmesh/node/httpapi"
+	"labmesh/security"
+	"labmesh/state"
+	"labmesh/store"
+)
+
+// service is what the node does for its users, in terms of its parts.
+type service struct {
+	n        *Node
+	began    time.Time
+	caughtUp atomic.Bool
+}
+
+var _ httpapi.Service = (*service)(nil)
+
+func newService(n *Node) *service { return &service{n: n, began: time.Now()} }
+
+// Authenticate finds out who bears an API key.
+func (s *service) Authenticate(key string) (httpapi.Caller, error) {
+	if id, ok := security.KeyID(key); ok {
+		if k, ok := s.n.replica.View().Key(id); ok && security.Opens(key, k) {
+			return httpapi.Caller{Name: k.Name + "/" + k.ID, Role: k.Role}, nil
+		}
+	}
+	return httpapi.Caller{}, labmesh.Refuse(labmesh.Denied, "this mesh knows no such API key")
+}
+
+// Task is a task from the view, or from the ledger when it ended long ago.
+func (s *service) Task(ctx context.Context, id labmesh.TaskID) (labmesh.Task, error) {
+	view := s.n.replica.View()
+	if t, ok := view.Task(id); ok {
+		return *t, nil
+	}
+	s.awaitLedger(ctx, view.Index())
+	t, ok, err := s.n.ledger.Task(ctx, id)
+	if err != nil {
+		return labmesh.Task{}, err
+	}
+	if !ok {
+		return labmesh.Task{}, labmesh.Refuse(labmesh.NotFound, "no task %s", id)
+	}
+	return t, nil
+}
+
+// awaitLedger has the ledger catch up with the view, as far as it can: a full
+// disk must not make reading impossible.
+func (s *service) awaitLedger(ctx context.Context, index uint64) {
+	ctx, cancel := context.WithTimeout(ctx, ledgerPatience)
+	defer cancel()
+	if err := s.n.ledger.Await(ctx, index); err != nil && ctx.Err() == nil {
+		s.n.cfg.Logger.DebugContext(ctx, "the ledger is behind", "err", err)
+	}
+}
+
+// ListTasks lists live tasks from the view and ended ones from the ledger, as
+// one list in the order of submits.
+func (s *service) ListTasks(ctx context.Context, f httpapi.TaskFilter) (list []labmesh.Task, next uint64, err error) {
+	view := s.n.replica.View()
+	for t := range view.Tasks(f.After) {
+		if len(list) > f.Limit {
+			break
+		}
+		if matches(t, f) {
+			list = append(list, *t)
+		}
+	}
+	if !view.HoldsAll() && (f.Phase == "" || f.Phase.Final()) {
+		s.awaitLedger(ctx, view.Index())
+		lf := store.Filter{Kind: f.Kind, Worker: f.Worker, After: f.After, Limit: f.Limit + 1}
+		if f.Phase != "" {
+			lf.Phases = []labmesh.Phase{f.Phase}
+		}
+		ended, err := s.n.ledger.Tasks(ctx, lf)
+		if err != nil {
+			return nil, 0, err
+		}
+		list = merge(list, ended)
+	}
+	if len(list) > f.Limit {
+		list = list[:f.Limit]
+		next = list[f.Limit-1].Seq
+	}
+	return list, next, nil
+}
+
+func matches(t *labmesh.Task, f httpapi.TaskFilter) bool {
+	return (f.Phase == "" || f.Phase == t.Phase) && (f.Kind == "" || f.Kind == t.Spec.Kind) && (f.Worker == "" || f.Worker == t.Worker)
+}
+
+// merge joins two lists by seq; of a task in both the first list's word holds.
+func merge(view, ledger []labmesh.Task) []labmesh.Task {
+	out := make([]labmesh.Task, 0, len(view)+len(ledger))
+	for len(view) > 0 || len(ledger) > 0 {
+		switch {
+		case len(ledger) == 0, len(view) > 0 && view[0].Seq < ledger[0].Seq:
+			out, view = append(out, view[0]), view[1:]
+		case len(view) == 0, ledger[0].Seq < view[0].Seq:
+			out, ledger = append(out, ledger[0]), ledger[1:]
+		default:
+			out, view, ledger = append(out, view[0]), view[1:], ledger[1:]
+		}
+	}
+	return out
+}
+
+// ListWorkers lists all workers that were ever registered.
+func (s *service) ListWorkers(context.Context) ([]httpapi.Worker, error) {
+	view := s.n.replica.View()
+	heard := s.heard()
+	var out []httpapi.Worker
+	for w := range view.Workers() {
+		out = append(out, look(view, w, heard))
+	}
+	return out, nil
+}
+
+// Worker is one worker, with the tasks it holds and the newest it held.
+func (s *service) Worker(ctx context.Context, id labmesh.WorkerID) (httpapi.Worker, []labmesh.Task, error) {
+	view := s.n.replica.View()
+	w, ok := view.Worker(id)
+	if !ok {
+		return httpapi.Worker{}, nil, labmesh.Refuse(labmesh.NotFound, "no worker %s", id)
+	}
+	var tasks []labmesh.Task
+	for t := range view.Tasks(0) {
+		if t.Worker == id {
+			tasks = append(tasks, *t)
+		}
+	}
+	tasks = tasks[max(0, len(tasks)-workerTasks):]
+	return look(view, w, s.heard()), tasks, nil
+}
+
+// workerTasks is how many tasks are shown with a worker.
+const workerTasks = 100
+
+// word is what was last heard of a worker.
+type word struct {
+	at     time.Time
+	advert labmesh.Advert
+}
+
+func (s *service) heard() map[labmesh.WorkerID]word {
+	out := map[labmesh.WorkerID]word{}
+	for _, h := range s.n.host.Heard() {
+		if h.Advert.Worker != "" {
+			out[h.Advert.Worker] = word{h.At, h.Advert}
+		}
+	}
+	return out
+}
+
+func look(view state.View, w *labmesh.Worker, heard map[labmesh.WorkerID]word) httpapi.Worker {
+	u := view.Used(w.ID)
+	out := httpapi.Worker{Worker: *w, SlotsUsed: u.Slots, Busy: w.Status == labmesh.WorkerActive && u.Slots >= w.Slots}
+	if h, ok := heard[w.ID]; ok {
+		out.Heartbeat, out.Metrics = h.at, &h.advert.Metrics
+		if out.Reason == "" {
+			out.Reason = h.advert.Reason
+		}
+	}
+	return out
+}
+
+// Register makes a worker known before it comes. It is given nothing to do
+// until it is heard of.
+func (s *service) Register(ctx context.Context, w labmesh.Worker) (labmesh.WorkerID, error) {
+	if w.ID == "" {
+		w.ID = labmesh.WorkerID("w-" + newID())
+	}
+	rc, err := s.n.replica.Propose(ctx, labmesh.PutWorker{Worker: w})
+	if err != nil {
+		return "", err
+	}
+	if refused := rc.Answers[0].Refused; refused != nil {
+		return "", refused
+	}
+	return w.ID, s.n.replica.Await(ctx, rc.Index)
+}
+
+// Ready says whether this node is of use.
+func (s *service) Ready() error {
+	if leader, _ := s.n.replica.Leader(); leader == "" {
+		return labmesh.Refuse(labmesh.Unavailable, "no leader")
+	}
+	if !s.caughtUp.Load() {
+		return labmesh.Refuse(labmesh.Unavailable, "this node has not caught up yet")
+	}
+	return nil
+}
+
+// Events sends what happens, in order.
+func (s *service) Events(ctx context.Context, after httpapi.EventID, send func(labmesh.Event) error) error {
+	return s.n.ledger.hub.follow(ctx, s.n.ledger, after, send)
+}
+
+// Query answers SQL on the ledger and on what is live.
+func (s *service) Query(ctx context.Context, q httpapi.Query) (httpapi.QueryResult, error) {
+	r, err := s.n.ledger.Query(ctx, s.query(ctx, q))
+	if err != nil {
+		return httpapi.QueryResult{}, err
+	}
+	return httpapi.QueryResult(r), nil
+}
+
+// QueryParquet answers SQL as a Parquet file.
+func (s *service) QueryParquet(ctx context.Context, q httpapi.Query, w io.Writer) error {
+	return s.n.ledger.WriteParquet(ctx, s.query(ctx, q), w)
+}
+
+func (s *service) query(ctx context.Context, q httpapi.Query) store.Query {
+	view := s.n.replica.View()
+	s.awaitLedger(ctx, view.Index())
+	return store.Query{SQL: q.SQL, Timeout: q.Timeout, MaxRows: q.MaxRows, Live: live{view, s.heard()}}
+}
+
+// live shows a view to a query.
+type live struct {
+	view  state.View
+	heard map[labmesh.WorkerID]word
+}
+
+// Index is the log index of the view.
+func (l live) Index() uint64 { return l.view.Index() }
+
+// Tasks are the tasks of the view.
+func (l live) Tasks() iter.Seq[*labmesh.Task] { return l.view.Tasks(0) }
+
+// Workers are the workers of the view and what was heard of them.
+func (l live) Workers() iter.Seq[store.LiveWorker] {
+	return func(yield func(store.LiveWorker) bool) {
+		for w := range l.view.Workers() {
+			seen := look(l.view, w, l.heard)
+			row := store.LiveWorker{Worker: w, Heartbeat: seen.Heartbeat, Metrics: seen.Metrics}
+			if seen.Busy {
+				row.Status = "busy"
+			}
+			if !yield(row) {
+				return
+			}
+		}
+	}
+}
+
+// Status is the mesh as this node sees it; it needs no leader.
+func (s *service) Status(context.Context) httpapi.Status {
+	n, view, rs := s.n, s.n.replica.View(), s.n.replica.Status()
+	out := httpapi.Status{
+		Node: n.host.ID(), Leader: rs.Leader, Mesh: n.Mesh(), Role: "learner", Term: rs.Term, Voters: rs.Voters,
+		Replicas: append(slices.Clone(rs.Voters), rs.Learners...), Quorum: len(rs.Voters)/2 + 1,
+		Applied: view.Index(), Ledger: n.ledger.behind.Applied(), Uptime: time.Since(s.began), Version: n.cfg.Version,
+		Tasks: view.Counts(), TasksTotal: int(view.Submitted()),
+	}
+	switch {
+	case rs.Leader == out.Node && out.Node != "":
+		out.Role = "leader"
+	case slices.Contains(rs.Voters, out.Node):
+		out.Role = "voter"
+	}
+	if out.Role != "leader" && !rs.LastContact.IsZero() {
+		out.StaleSeconds = time.Since(rs.LastContact).Seconds()
+	}
+	for m := range view.Members() {
+		if !m.Banned && !slices.Contains(out.Replicas, m.Node) {
+			out.Leaves = append(out.Leaves, m.Node)
+		}
+	}
+	for w := range view.Workers() {
+		out.Workers.Total++
+		switch {
+		case w.Status == labmesh.WorkerOffline:
+			out.Workers.Offline++
+		case view.Used(w.ID).Tasks == 0:
+			out.Workers.Active++
+			out.Workers.Idle++
+		default:
+			out.Workers.Active++
+		}
+	}
+	out.Warnings = s.warnings(out)
+	return out
+}
+
+// warnings says what a person should know, and do.
+func (s *service) warnings(st httpapi.Status) (out []string) {
+	alive := 0
+	for _, v := range st.Voters {
+		if v == st.Node || s.n.host.Alive(v) {
+			alive++
+		}
+	}
+	switch {
+	case st.Leader == "":
+		out = append(out, fmt.Sprintf("no leader: %d of %d voters are heard of, %d must be; submits are refused until then", alive, len(st.Voters), st.Quorum))
+	case len(st.Voters) == 1 && len(st.Replicas) == 1:
+		out = append(out, "one voter, no replica: there is no failover, and this disk holds the only copy; let two more nodes join (labmesh invite)")
+	case len(st.Voters) == 1:
+		out = append(out, "one voter: there is no failover until three nodes can vote; let another node join (labmesh invite)")
+	case alive-1 < st.Quorum:
+		out = append(out, fmt.Sprintf("%d of %d voters are heard of: the loss of one more stops the mesh", alive, len(st.Voters)))
+	}
+	if err := s.n.ledger.behind.Err(); err != nil {
+		out = append(out, fmt.Sprintf("the ledger cannot be written, results wait in memory: %v", err))
+	}
+	if s.n.ledger.aside != "" {
+		out = append(out, "the ledger was damaged and is set aside as "+s.n.ledger.aside)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	if gap, ok, err := s.n.ledger.Gap(ctx); err == nil && ok {
+		out = append(out, fmt.Sprintf("the ledger lacks the rows of log entries %d to %d; they are fetched from a peer as soon as one has them", gap.After+1, gap.Upto))
+	} else if err != nil && !errors.Is(err, context.DeadlineExceeded) {
+		out = append(out, fmt.Sprintf("the ledger cannot be read: %v", err))
+	}
+	for _, h := range s.n.host.Heard() {
+		if h.Advert.Worker != "" && !h.Advert.Accepts && h.Advert.Reason != "" {
+			out = append(out, fmt.Sprintf("worker %s takes no work: %s", h.Advert.Worker, h.Advert.Reason))
+		}
+	}
+	slices.Sort(out)
+	return out
+}

@@ -1,0 +1,183 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/google/uuid"
+
+	"labmesh"
+	"labmesh/node/httpapi"
+)
+
+// liveMax is how many tasks may be live in the mesh before submits are refused.
+const liveMax = 1_000_000
+
+// newID is a name that nobody else chooses, and that sorts by time.
+func newID() string {
+	id, err := uuid.NewV7()
+	if err != nil {
+		id = uuid.New() // the clock cannot be read; chance alone will do
+	}
+	return id.String()
+}
+
+// Submit brings tasks into the mesh, all or none.
+func (s *service) Submit(ctx context.Context, by string, specs []labmesh.Spec) ([]labmesh.Answer, error) {
+	counts := s.n.replica.View().Counts()
+	if live := counts[labmesh.Pending] + counts[labmesh.Assigned] + counts[labmesh.Running]; live+len(specs) > liveMax {
+		return nil, labmesh.Refuse(labmesh.Exhausted, "%d tasks are waiting, which is as many as the mesh takes: try again when some have ended", live)
+	}
+	answers := make([]labmesh.Answer, len(specs))
+	cmds := make([]labmesh.Command, 0, len(specs))
+	at := make([]int, 0, len(specs)) // cmds[i] is specs[at[i]]
+	for i, spec := range specs {
+		id := spec.TaskID
+		if known, err := s.endedBefore(ctx, spec); err != nil {
+			return nil, err
+		} else if known != "" {
+			answers[i] = labmesh.Answer{Task: known, Existed: true}
+			continue
+		}
+		if id == "" {
+			id = labmesh.TaskID(newID())
+		}
+		cmds, at = append(cmds, labmesh.SubmitTask{ID: id, Spec: spec, By: by}), append(at, i)
+	}
+	if len(cmds) == 0 {
+		return answers, nil
+	}
+	rc, err := s.n.replica.Propose(ctx, cmds...)
+	if err != nil {
+		return nil, err
+	}
+	for i, a := range rc.Answers {
+		if a.Refused != nil {
+			return nil, a.Refused
+		}
+		answers[at[i]] = a
+	}
+	return answers, s.n.replica.Await(ctx, rc.Index) // who asks here next sees them
+}
+
+// endedBefore looks in the ledger for a task with the same id or idempotency
+// key that ended longer ago than the state remembers.
+func (s *service) endedBefore(ctx context.Context, spec labmesh.Spec) (labmesh.TaskID, error) {
+	view := s.n.replica.View()
+	if view.KnowsAll() {
+		return "", nil
+	}
+	if id := spec.TaskID; id != "" && !view.Known(id) {
+		if _, ok, err := s.n.ledger.Task(ctx, id); err != nil || ok {
+			return id, err
+		}
+	}
+	if key := spec.IdempotencyKey; key != "" {
+		if _, ok := view.TaskByKey(key); !ok {
+			id, _, err := s.n.ledger.FindKey(ctx, key)
+			return id, err
+		}
+	}
+	return "", nil
+}
+
+// Cancel says that a task is wanted no more.
+func (s *service) Cancel(ctx context.Context, id labmesh.TaskID, by, reason string) error {
+	rc, err := s.n.replica.Propose(ctx, labmesh.CancelTask{ID: id, By: by, Reason: reason})
+	if err != nil {
+		return err
+	}
+	if refused := rc.Answers[0].Refused; refused != nil {
+		return refused
+	}
+	return s.n.replica.Await(ctx, rc.Index)
+}
+
+// Why explains where a task stands.
+func (s *service) Why(ctx context.Context, id labmesh.TaskID) (httpapi.Why, error) {
+	t, err := s.Task(ctx, id)
+	if err != nil {
+		return httpapi.Why{}, err
+	}
+	why := httpapi.Why{Task: id, Status: t.Phase}
+	switch t.Phase {
+	case labmesh.Pending:
+		s.whyPending(&t, &why)
+	case labmesh.Assigned:
+		why.Summary = fmt.Sprintf("it was given to worker %s, which has not said yet that it started it", t.Worker)
+	case labmesh.Running:
+		why.Summary = fmt.Sprintf("attempt %d runs on worker %s since %s", t.Attempt, t.Worker, t.Started.Format("15:04:05 MST"))
+	case labmesh.Cancelling:
+		why.Summary = fmt.Sprintf("worker %s is stopping it: %s", t.Worker, t.Error)
+	case labmesh.Completed:
+		why.Summary = fmt.Sprintf("attempt %d completed on worker %s", t.Attempt, t.Worker)
+	default:
+		why.Summary = fmt.Sprintf("%s (%s): %s", t.Phase, t.Cause, t.Error)
+	}
+	return why, nil
+}
+
+// whyAheadMax bounds how far a queue is counted.
+const whyAheadMax = 10_000
+
+func (s *service) whyPending(t *labmesh.Task, why *httpapi.Why) {
+	view := s.n.replica.View()
+	heard := s.heard()
+	needs := &t.Spec.Requirements
+	fits, open := 0, 0
+	for w := range view.Workers() {
+		ww := httpapi.WhyWorker{Worker: w.ID, Reasons: needs.Misfits(t.Spec.Kind, w)}
+		ww.Fits = len(ww.Reasons) == 0
+		if w.Status != labmesh.WorkerActive {
+			ww.Reasons = append(ww.Reasons, "it is "+string(w.Status)+": "+w.Reason)
+		} else if h, ok := heard[w.ID]; !ok {
+			ww.Reasons = append(ww.Reasons, "it has not been heard of lately")
+		} else if !h.advert.Accepts {
+			ww.Reasons = append(ww.Reasons, "it takes no work: "+h.advert.Reason)
+		} else if ww.Fits {
+			open++
+		}
+		u := view.Used(w.ID)
+		if ww.Fits && u.Slots+needs.Slots(w.Slots) > w.Slots {
+			ww.Reasons = append(ww.Reasons, fmt.Sprintf("%d of its %d slots are taken", u.Slots, w.Slots))
+		}
+		if ww.Fits {
+			fits++
+		}
+		why.Workers = append(why.Workers, ww)
+	}
+	for _, q := range view.Queue(t.Class, nil, whyAheadMax, nil) {
+		if q.ID == t.ID {
+			break
+		}
+		why.Ahead++
+	}
+	leader, _ := s.n.replica.Leader()
+	switch {
+	case leader == "":
+		why.Summary = "the mesh has no leader just now, and nothing is placed until it has one"
+	case !t.NotBefore.IsZero():
+		why.Summary = fmt.Sprintf("attempt %d ended (%s: %s); it runs again at %s", t.Attempt, t.Cause, t.Error, t.NotBefore.Format("15:04:05 MST"))
+	case len(why.Workers) == 0:
+		why.Summary = "there is no worker in the mesh"
+	case fits == 0:
+		why.Summary = "no worker fits: " + firstReasons(why.Workers)
+	case open == 0:
+		why.Summary = "the workers that fit take no work now: " + firstReasons(why.Workers)
+	default:
+		why.Summary = fmt.Sprintf("it waits for a free slot on one of %d workers that fit; %d tasks with the same needs go first", fits, why.Ahead)
+	}
+}
+
+// firstReasons names what stands in the way, each reason once.
+func firstReasons(workers []httpapi.WhyWorker) string {
+	const most = 5
+	var out []string
+	for _, w := range workers {
+		if len(w.Reasons) > 0 && len(out) < most {
+			out = append(out, string(w.Worker)+": "+w.Reasons[0])
+		}
+	}
+	return strings.Join(out, "; ")
+}
