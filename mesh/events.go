@@ -96,6 +96,9 @@ func (h *Host) tend(ctx context.Context, node labmesh.NodeID, tries int) error {
 	if timedOut(err) {
 		h.hangUp(p) // connected in name only
 	}
+	if err == nil {
+		h.askMissing(ctx, p)
+	}
 	return err
 }
 

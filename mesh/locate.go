@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"sync"
 	"time"
@@ -22,8 +23,9 @@ const PeersProtocol = "/labmesh/peers/1"
 const (
 	askBytesMax  = 256 << 10
 	askNodesMax  = 64 // nodes one question may be about
-	askMembers   = 8  // members asked at once
-	askWait      = 2 * time.Second
+	askMembers   = 3  // members asked at once
+	askWait      = time.Second
+	searchWait   = 2 * time.Second
 	hintAddrsMax = 8
 )
 
@@ -137,52 +139,93 @@ func (h *Host) connected(p peer.ID) bool {
 	return h.guard.Network().Connectedness(p) == network.Connected
 }
 
-// search asks connected members and the DHT where p can be reached.
+// search asks a few connected members, and when they do not know, the DHT, where
+// p can be reached.
 func (h *Host) search(ctx context.Context, p peer.ID) []string {
-	ctx, cancel := context.WithTimeout(ctx, askWait)
+	ctx, cancel := context.WithTimeout(ctx, searchWait)
 	defer cancel()
-	var mu sync.Mutex
-	var found []string
-	note := func(addrs []string) {
-		if len(addrs) == 0 {
-			return
-		}
-		mu.Lock()
-		defer mu.Unlock()
-		found = merge(addrs, found, bookAddrsMax)
-		cancel() // one answer will do
+	found := h.askAround(ctx, p)
+	if len(found) == 0 {
+		found = h.dht.find(ctx, p)
 	}
-	var asking sync.WaitGroup
-	for i, m := range h.peers() {
-		if i == askMembers {
-			break
-		}
-		asking.Go(func() { note(h.ask(ctx, m, p)) })
-	}
-	asking.Go(func() { note(h.dht.find(ctx, p)) })
-	asking.Wait()
 	if len(found) > 0 {
 		h.hints.put(nodeID(p), found)
 	}
 	return found
 }
 
+// askAround asks some members, any of them, at once. The first to know will do.
+func (h *Host) askAround(ctx context.Context, p peer.ID) []string {
+	ctx, cancel := context.WithTimeout(ctx, askWait)
+	defer cancel()
+	members := h.peers()
+	rand.Shuffle(len(members), func(i, j int) { members[i], members[j] = members[j], members[i] })
+	members = members[:min(askMembers, len(members))]
+
+	answers := make(chan []string, len(members))
+	var asking sync.WaitGroup
+	defer asking.Wait()
+	defer cancel() // before the wait
+	for _, m := range members {
+		asking.Go(func() { answers <- h.ask(ctx, m, p) })
+	}
+	for range members {
+		if addrs := <-answers; len(addrs) > 0 {
+			return addrs
+		}
+	}
+	return nil
+}
+
 // ask asks one member where p can be reached.
 func (h *Host) ask(ctx context.Context, m, p peer.ID) []string {
-	s, err := h.open(ctx, m, PeersProtocol, askWait)
+	node := nodeID(p)
+	answer, err := h.where(ctx, m, []labmesh.NodeID{node})
 	if err != nil {
 		return nil
+	}
+	return merge(answer[node], nil, bookAddrsMax)
+}
+
+// askMissing asks one member, just met, where all those are that this node has
+// no address of: a newcomer knows one address and wants all.
+func (h *Host) askMissing(ctx context.Context, m peer.ID) {
+	var missing []labmesh.NodeID
+	for _, node := range h.wanted() {
+		if len(missing) < askNodesMax && !h.keeper.met(node) && node != h.ID() && len(h.addrsAtHand(node)) == 0 {
+			missing = append(missing, node)
+		}
+	}
+	if len(missing) == 0 {
+		return
+	}
+	answer, err := h.where(ctx, m, missing)
+	if err != nil {
+		return // others will be asked, one by one
+	}
+	for _, node := range missing {
+		if addrs := answer[node]; len(addrs) > 0 {
+			h.hints.put(node, addrs)
+			h.keeper.heardOf(node)
+		}
+	}
+}
+
+// where puts one question to a member.
+func (h *Host) where(ctx context.Context, m peer.ID, nodes []labmesh.NodeID) (map[labmesh.NodeID][]string, error) {
+	s, err := h.open(ctx, m, PeersProtocol, askWait)
+	if err != nil {
+		return nil, err
 	}
 	defer s.Close()
 	stop := context.AfterFunc(ctx, func() { _ = s.Reset() })
 	defer stop()
-	node := nodeID(p)
 	var answer whereAnswer
-	err = errors.Join(writeFrame(s, whereQuestion{Want: []labmesh.NodeID{node}}, askBytesMax), readFrame(s, &answer, askBytesMax))
+	err = errors.Join(writeFrame(s, whereQuestion{Want: nodes}, askBytesMax), readFrame(s, &answer, askBytesMax))
 	if err != nil {
-		return nil
+		return nil, fmt.Errorf("ask %s where others are: %w", m, err)
 	}
-	return merge(answer.Addrs[node], nil, bookAddrsMax)
+	return answer.Addrs, nil
 }
 
 // tellWhere answers where members can be reached.
