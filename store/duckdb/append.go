@@ -106,7 +106,8 @@ func transact(ctx context.Context, sdb *sql.DB, work func(*sql.Conn) error) erro
 // broken reports whether DuckDB says that it will do nothing more with the file.
 func broken(err error) bool {
 	s := err.Error()
-	return strings.Contains(s, "has been invalidated") || strings.Contains(s, "FATAL")
+	return strings.Contains(s, "has been invalidated") || strings.Contains(s, "FATAL") ||
+		strings.Contains(s, "database is closed") // by reopen, which then found the disk still full
 }
 
 // reopen replaces an instance that is of no use any more. What was committed is

@@ -22,7 +22,8 @@ func BenchmarkAppend(b *testing.B) {
 				var m storetest.Mesh
 				done := 0
 				for b.Loop() {
-					if err := db.Append(b.Context(), m.Index+1, m.FinishBatch(batch)); err != nil {
+					events := m.FinishBatch(batch)
+					if err := db.Append(b.Context(), m.Index, events); err != nil {
 						b.Fatal(err)
 					}
 					done += batch
@@ -67,7 +68,8 @@ func filled(b *testing.B, n int, keyed bool) (*DB, *storetest.Mesh) {
 	db := open(b, Config{keyed: keyed})
 	var m storetest.Mesh
 	for done := 0; done < n; done += 1000 {
-		if err := db.Append(b.Context(), m.Index+1, m.FinishBatch(min(n, 1000))); err != nil {
+		events := m.FinishBatch(min(n, 1000))
+		if err := db.Append(b.Context(), m.Index, events); err != nil {
 			b.Fatal(err)
 		}
 	}
