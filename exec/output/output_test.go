@@ -1,13 +1,13 @@
 package output_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -31,21 +31,23 @@ func read(t *testing.T, o *output.Output, q output.Query) string {
 
 // count is n bytes in which every place can be told from its neighbours.
 func count(n int) []byte {
-	var b bytes.Buffer
-	for i := 0; b.Len() < n; i++ {
-		fmt.Fprintf(&b, "%09d\n", i)
+	b := make([]byte, 0, n+10)
+	for i := 0; len(b) < n; i++ {
+		b = strconv.AppendInt(b, 100_000_000+int64(i), 10)
+		b = append(b, '\n')
 	}
-	return b.Bytes()[:n]
+	return b[:n]
 }
 
 func TestKeepsHeadAndTail(t *testing.T) {
 	t.Parallel()
 	const head, tail = output.HeadBytesMax, output.TailBytesMax
 	for _, n := range []int{0, 1, head - 1, head, head + 1, head + tail, head + tail + 1, head + 3*tail + 12345} {
+		all := count(n)
 		for _, chunk := range []int{n + 1, 32 << 10, 999} {
 			t.Run(fmt.Sprintf("%d by %d", n, chunk), func(t *testing.T) {
 				t.Parallel()
-				dir, all := t.TempDir(), count(n)
+				dir := t.TempDir()
 				o := output.New(dir)
 				for rest := all; len(rest) > 0; rest = rest[min(chunk, len(rest)):] {
 					o.Write(output.Stdout, rest[:min(chunk, len(rest))])

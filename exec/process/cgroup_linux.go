@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -38,6 +39,10 @@ type leaf struct {
 	dir    string
 	fd     *os.File // of dir
 	events *os.File // cgroup.events, which says whether anybody is in it or below
+	// killed says that cgroup.kill was used. Linux then kills whatever is
+	// started in it with CLONE_INTO_CGROUP: it takes the start for a fork that
+	// raced with the kill. So it is not used again.
+	killed atomic.Bool
 }
 
 // cgroupParent is the cgroup that holds all leaves of the host with this dir.
@@ -115,7 +120,7 @@ func (g *cgroups) give(l *leaf) error {
 	if !l.emptied() {
 		return errors.Join(errEscaped, l.remove())
 	}
-	if l.nested() {
+	if l.killed.Load() || l.nested() {
 		return l.remove()
 	}
 	g.mu.Lock()
@@ -155,6 +160,7 @@ func (l *leaf) empty() bool {
 
 // kill sends SIGKILL to everybody in l and below it.
 func (l *leaf) kill() {
+	l.killed.Store(true)
 	_ = os.WriteFile(filepath.Join(l.dir, "cgroup.kill"), []byte("1"), 0)
 }
 

@@ -132,6 +132,10 @@ func TestStopEndsTheWholeTree(t *testing.T) {
 			t.Errorf("%+v, %v", exit, err)
 		}
 		gone(t, filepath.Join(dir, "stray"))
+		c, _ = sh(dir, "exit 3") // what ended that tree must not end the next
+		if exit, err := h.Run(t.Context(), c); err != nil || exit.Code != 3 {
+			t.Errorf("the program after it: %+v, %v", exit, err)
+		}
 	})
 }
 
