@@ -77,7 +77,7 @@ func TestAReceiptOutlivesTheLeader(t *testing.T) {
 					} else if got := labmesh.ReasonOf(err); got != labmesh.Unavailable {
 						t.Errorf("propose: %s: %v", got, err)
 					}
-					time.Sleep(10 * time.Millisecond)
+					time.Sleep(25 * time.Millisecond)
 				}
 			})
 		}
@@ -119,7 +119,7 @@ func TestAReceiptOutlivesTheLeader(t *testing.T) {
 				}
 			}
 		}
-		if n < 5*500 {
+		if n < 5*250 {
 			t.Errorf("only %d tasks were acknowledged and looked for", n/5)
 		}
 	})
@@ -189,8 +189,14 @@ func TestARestartedReplicaResumes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := startGroup(t, 3, nil)
 		defer g.haltAll(t)
-		if _, err := g.leader(t, "").Propose(t.Context(), submit("before")); err != nil {
+		before, err := g.leader(t, "").Propose(t.Context(), submit("before"))
+		if err != nil {
 			t.Fatal(err)
+		}
+		for _, r := range g.replicas {
+			if err := r.Await(t.Context(), before.Index); err != nil {
+				t.Fatal(err)
+			}
 		}
 		for id := range g.replicas {
 			g.halt(t, id)

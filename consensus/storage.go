@@ -14,7 +14,7 @@ import (
 // Memory holds a replica's log in place of a disk. It outlives the replica, so
 // that tests can restart one.
 type Memory struct {
-	log   *raft.InmemStore
+	log   entryStore
 	snaps *raft.InmemSnapshotStore
 }
 
