@@ -9,12 +9,18 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"sync/atomic"
 	"time"
 
 	"labmesh"
 	"labmesh/store"
 	"labmesh/store/duckdb"
 )
+
+// commitInterval is the least time between two transactions of the ledger that
+// nobody waits for. A transaction costs DuckDB about 5 ms of CPU, whatever is in
+// it, and nothing depends on it: the log has everything.
+const commitInterval = 250 * time.Millisecond
 
 // Limits of fetching rows from a peer.
 const (
@@ -33,7 +39,8 @@ type ledger struct {
 	store.Backend
 	behind *store.Behind
 	hub    *hub
-	aside  string // where a damaged ledger was put; "" without one
+	aside  string                    // where a damaged ledger was put; "" without one
+	gap    atomic.Pointer[store.Gap] // what it lacked when last looked; nil for nothing
 	logger *slog.Logger
 }
 
@@ -50,7 +57,7 @@ func openLedger(ctx context.Context, cfg Config) (*ledger, error) {
 		l.Backend, l.aside = db, aside
 	}
 	var err error
-	if l.behind, err = store.NewBehind(l.Backend, store.BehindConfig{Logger: cfg.Logger}); err != nil {
+	if l.behind, err = store.NewBehind(l.Backend, store.BehindConfig{Logger: cfg.Logger, Interval: commitInterval}); err != nil {
 		return nil, errors.Join(err, l.Backend.Close())
 	}
 	return l, nil
@@ -107,9 +114,14 @@ func (n *Node) fillLedger(ctx context.Context) error {
 // fillOnce fetches one piece, and reports whether it made progress.
 func (n *Node) fillOnce(ctx context.Context) bool {
 	gap, ok, err := n.ledger.Gap(ctx)
-	if err != nil || !ok || ctx.Err() != nil {
+	if err != nil || ctx.Err() != nil {
 		return false
 	}
+	if !ok {
+		n.ledger.gap.Store(nil)
+		return false
+	}
+	n.ledger.gap.Store(&gap)
 	status := n.replica.Status()
 	for _, peer := range append(status.Voters, status.Learners...) {
 		if peer == n.host.ID() || !n.host.Alive(peer) {

@@ -2,7 +2,6 @@ package node
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"iter"
@@ -318,12 +317,8 @@ func (s *service) warnings(st httpapi.Status) (out []string) {
 	if s.n.ledger.aside != "" {
 		out = append(out, "the ledger was damaged and is set aside as "+s.n.ledger.aside)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-	defer cancel()
-	if gap, ok, err := s.n.ledger.Gap(ctx); err == nil && ok {
+	if gap := s.n.ledger.gap.Load(); gap != nil {
 		out = append(out, fmt.Sprintf("the ledger lacks the rows of log entries %d to %d; they are fetched from a peer as soon as one has them", gap.After+1, gap.Upto))
-	} else if err != nil && !errors.Is(err, context.DeadlineExceeded) {
-		out = append(out, fmt.Sprintf("the ledger cannot be read: %v", err))
 	}
 	for _, h := range s.n.host.Heard() {
 		if h.Advert.Worker != "" && !h.Advert.Accepts && h.Advert.Reason != "" {

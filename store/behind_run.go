@@ -86,17 +86,18 @@ func (b *Behind) due(ctx context.Context, last time.Time) bool {
 	}
 }
 
-// flush writes batches until the queue is empty. A batch that cannot be written
-// is tried again, later and later, until it is or ctx ends.
+// flush writes one batch. What arrives meanwhile has to wait its time: under a
+// steady load transactions would otherwise follow one another without a pause.
+// A batch that cannot be written is tried again, later and later, until it is or
+// ctx ends.
 func (b *Behind) flush(ctx context.Context) {
 	for retry := RetryMin; ctx.Err() == nil; {
 		n, err := b.writeBatch(ctx)
-		if err == nil && n == 0 {
-			return
-		}
 		if err == nil {
-			retry = RetryMin
-			continue
+			if n > 0 {
+				signal(b.wake) // there may be more
+			}
+			return
 		}
 		if ctx.Err() != nil {
 			return
