@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -53,10 +54,16 @@ func (a *API) events(w http.ResponseWriter, r *http.Request, _ Caller) error {
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Accel-Buffering", "no")
 	err = q.drain(newStreamWriter(w, a.limits.SlowReader), first, a.limits.Heartbeat)
-	if err != nil && ctx.Err() == nil {
-		a.log.WarnContext(ctx, "event stream ended", "remote", r.RemoteAddr, "err", err)
+	if err != nil && (ctx.Err() == nil || tooSlow(err)) { // a caller who leaves is no news
+		a.log.WarnContext(ctx, "event stream cut", "remote", r.RemoteAddr, "err", err)
 	}
 	return nil
+}
+
+// tooSlow reports whether err says that a reader stood still. The server ends
+// the context of a request whose reply it cannot write, so that does not tell.
+func tooSlow(err error) bool {
+	return errors.Is(err, errSlowReader) || errors.Is(err, os.ErrDeadlineExceeded)
 }
 
 // eventQueue stands between the mesh, which tells, and one reader.

@@ -1,0 +1,357 @@
+package httpapi
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"labmesh"
+	"labmesh/api"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// patient bounds what a test waits for; nothing should take nearly as long.
+const patient = 10 * time.Second
+
+// serve runs the API of f as the product does.
+func serve(t *testing.T, f *fake, change ...func(*Config)) (url string, a *API, logs *syncBuffer) {
+	t.Helper()
+	a, logs = newAPI(t, f, change...)
+	s := httptest.NewUnstartedServer(nil)
+	s.Config = NewServer(a)
+	s.Start()
+	t.Cleanup(s.Close)
+	return s.URL, a, logs
+}
+
+// openURL asks for a stream. It ends with the test.
+func openURL(t *testing.T, url string, headers ...string) *http.Response {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patient)
+	t.Cleanup(cancel)
+	r, err := http.NewRequestWithContext(ctx, "GET", url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("X-API-Key", adminKey)
+	for i := 0; i+1 < len(headers); i += 2 {
+		r.Header.Set(headers[i], headers[i+1])
+	}
+	c := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	resp, err := c.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { resp.Body.Close() })
+	return resp
+}
+
+// lines reads n lines that are not empty.
+func lines(t *testing.T, b *bufio.Reader, n int) (out []string) {
+	t.Helper()
+	for len(out) < n {
+		line, err := b.ReadString('\n')
+		if err != nil {
+			t.Fatalf("after %q: %v", out, err)
+		}
+		if line = strings.TrimSuffix(line, "\n"); line != "" {
+			out = append(out, line)
+		}
+	}
+	return out
+}
+
+func event(index uint64, n int) labmesh.Event {
+	return labmesh.Event{Index: index, N: n, At: noon, Type: labmesh.TaskSubmitted, Task: &labmesh.Task{ID: "t1", Phase: labmesh.Pending}, Actor: "me"}
+}
+
+func TestEventsFollowOneAnother(t *testing.T) {
+	t.Parallel()
+	f := newFake()
+	f.events = []labmesh.Event{event(5, 0), event(5, 1), event(6, 0)}
+	url, _, _ := serve(t, f)
+	resp := openURL(t, url+"/api/events", "Last-Event-ID", "5-0")
+	if ct := resp.Header.Get("Content-Type"); resp.StatusCode != 200 || ct != "text/event-stream" {
+		t.Fatalf("%d %s", resp.StatusCode, ct)
+	}
+	b := bufio.NewReader(resp.Body)
+	got := lines(t, b, 7)
+	for i, want := range []string{"retry: 1000", "id: 5-1", "event: task_submitted", "data: {", "id: 6-0", "event: task_submitted", "data: {"} {
+		if !strings.HasPrefix(got[i], want) {
+			t.Errorf("line %d is %q, not %q", i, got[i], want)
+		}
+	}
+	var e api.Event
+	if err := json.Unmarshal([]byte(strings.TrimPrefix(got[3], "data: ")), &e); err != nil {
+		t.Fatal(err)
+	}
+	if e.ID != "5-1" || e.Index != 5 || e.N != 1 || e.Task.ID != "t1" || !e.At.Equal(noon.Truncate(time.Microsecond)) || e.Actor != "me" {
+		t.Errorf("event %+v", e)
+	}
+	f.more <- event(7, 0)
+	if got := lines(t, b, 1)[0]; got != "id: 7-0" {
+		t.Errorf("then came %q", got)
+	}
+}
+
+func TestEventsFromNowOnBeginAtOnce(t *testing.T) {
+	t.Parallel()
+	f := newFake()
+	f.events = []labmesh.Event{event(5, 0)}
+	url, _, _ := serve(t, f, func(c *Config) { c.Limits.Heartbeat = 20 * time.Millisecond })
+	b := bufio.NewReader(openURL(t, url+"/api/events").Body)
+	if got := lines(t, b, 3); got[0] != "retry: 1000" || got[1] != ": heartbeat" || got[2] != ": heartbeat" {
+		t.Errorf("an idle stream holds %q", got)
+	}
+}
+
+func TestEventsThatAreForgottenAreRefused(t *testing.T) {
+	t.Parallel()
+	url, _, _ := serve(t, newFake())
+	for id, want := range map[string]int{"2-0": 404, "x": 400, "5": 400, "5-x": 400, "-1-0": 400} {
+		resp := openURL(t, url+"/api/events", "Last-Event-ID", id)
+		if body, _ := io.ReadAll(resp.Body); resp.StatusCode != want {
+			t.Errorf("%s: %d %s", id, resp.StatusCode, body)
+		}
+	}
+	if resp := openURL(t, url+"/api/events?last_event_id=2-0"); resp.StatusCode != 404 {
+		t.Errorf("by the query parameter: %d", resp.StatusCode)
+	}
+}
+
+// TestASlowReaderIsDropped opens a stream, reads nothing and sees that the mesh
+// is not held up.
+func TestASlowReaderIsDropped(t *testing.T) {
+	t.Parallel()
+	f := newFake()
+	url, _, logs := serve(t, f, func(c *Config) { c.Limits.SlowReader = 50 * time.Millisecond })
+	conn, err := net.Dial("tcp", strings.TrimPrefix(url, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if err := conn.(*net.TCPConn).SetReadBuffer(4096); err != nil {
+		t.Fatal(err)
+	}
+	fmt.Fprintf(conn, "GET /api/events HTTP/1.1\r\nHost: x\r\nX-API-Key: %s\r\n\r\n", adminKey)
+	big := event(1, 0)
+	big.Detail = strings.Repeat("x", 64<<10)
+	stuck := time.NewTimer(patient)
+	defer stuck.Stop()
+	for sent := 0; !strings.Contains(logs.String(), "event stream cut"); sent++ {
+		select {
+		case f.more <- big:
+		case <-time.After(time.Millisecond): // nobody takes events any more, or not just now
+		case <-stuck.C:
+			t.Fatalf("after %d events the slow reader is still there", sent)
+		}
+	}
+}
+
+func TestStreamsAreBounded(t *testing.T) {
+	t.Parallel()
+	f := newFake()
+	f.tasks = []labmesh.Task{{ID: "t1"}}
+	url, _, _ := serve(t, f, func(c *Config) { c.Limits.Streams = 1 })
+	first := openURL(t, url+"/api/events")
+	lines(t, bufio.NewReader(first.Body), 1)
+	for _, path := range []string{"/api/events", "/api/tasks/t1/logs?follow=1"} {
+		if resp := openURL(t, url+path); resp.StatusCode != 429 || resp.Header.Get("Retry-After") == "" {
+			t.Errorf("one too many at %s: %d", path, resp.StatusCode)
+		}
+	}
+}
+
+func TestAShutdownEndsStreams(t *testing.T) {
+	t.Parallel()
+	f := newFake()
+	f.tasks = []labmesh.Task{{ID: "t1"}}
+	f.output = func(ctx context.Context, _ LogRequest) (io.ReadCloser, error) { return blocked(), nil }
+	a, _ := newAPI(t, f)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := NewServer(a)
+	served := make(chan error, 1)
+	go func() { served <- s.Serve(l) }()
+	url := "http://" + l.Addr().String()
+	events := openURL(t, url+"/api/events")
+	logs := openURL(t, url+"/api/tasks/t1/logs?follow=1")
+	ctx, cancel := context.WithTimeout(t.Context(), patient)
+	defer cancel()
+	if err := s.Shutdown(ctx); err != nil {
+		t.Fatalf("streams hold up the shutdown: %v", err)
+	}
+	if err := <-served; !errors.Is(err, http.ErrServerClosed) {
+		t.Error(err)
+	}
+	if _, err := io.ReadAll(events.Body); err != nil {
+		t.Errorf("an event stream that ends: %v", err)
+	}
+	if _, err := io.ReadAll(logs.Body); err == nil {
+		t.Error("a log that broke off looks whole")
+	}
+	a.EndStreams() // safe twice
+	if w := do(a, "GET", "/api/events", ""); w.Code != 503 {
+		t.Errorf("a stream after the end: %d", w.Code)
+	}
+}
+
+// blockedReader gives nothing until it is closed.
+type blockedReader struct {
+	*io.PipeReader
+	w *io.PipeWriter
+}
+
+func blocked() blockedReader {
+	r, w := io.Pipe()
+	return blockedReader{r, w}
+}
+
+func TestLogs(t *testing.T) {
+	t.Parallel()
+	f := newFake()
+	f.tasks = []labmesh.Task{{ID: "t1"}}
+	a, _ := newAPI(t, f)
+	for query, want := range map[string]string{"": "stdout0", "?stream=stderr&attempt=2": "stderr2", "?stream=stdout&follow=0": "stdout0", "?follow=true": "stdout0"} {
+		w := do(a, "GET", "/api/tasks/t1/logs"+query, "")
+		if w.Code != 200 || w.Body.String() != want || !strings.HasPrefix(w.Header().Get("Content-Type"), "text/plain") || w.Header().Get("X-Content-Type-Options") != "nosniff" {
+			t.Errorf("%s: %d %v %q", query, w.Code, w.Header(), w.Body)
+		}
+	}
+	for query, field := range map[string]string{
+		"stream=both": "stream", "attempt=-1": "attempt", "attempt=x": "attempt", "follow=maybe": "follow", "follow=": "follow",
+	} {
+		if w := do(a, "GET", "/api/tasks/t1/logs?"+query, ""); w.Code != 400 || object(t, w)["field"] != field {
+			t.Errorf("%s: %d %s", query, w.Code, w.Body)
+		}
+	}
+	f.output = func(context.Context, LogRequest) (io.ReadCloser, error) {
+		return nil, labmesh.Refuse(labmesh.Unavailable, "the node that has the log is not there")
+	}
+	if w := do(a, "GET", "/api/tasks/t1/logs", ""); w.Code != 503 {
+		t.Errorf("a log that is away: %d %s", w.Code, w.Body)
+	}
+}
+
+func TestAFollowedLogComesAsItIsWritten(t *testing.T) {
+	t.Parallel()
+	f := newFake()
+	f.tasks = []labmesh.Task{{ID: "t1"}}
+	out := blocked()
+	f.output = func(context.Context, LogRequest) (io.ReadCloser, error) { return out, nil }
+	url, _, _ := serve(t, f)
+	resp := openURL(t, url+"/api/tasks/t1/logs?follow=1") // answered before there is output
+	b := bufio.NewReader(resp.Body)
+	for _, line := range []string{"one", "two"} {
+		if _, err := io.WriteString(out.w, line+"\n"); err != nil {
+			t.Fatal(err)
+		}
+		if got := lines(t, b, 1)[0]; got != line {
+			t.Errorf("got %q", got)
+		}
+	}
+	out.w.Close()
+	if rest, err := io.ReadAll(b); err != nil || len(rest) > 0 {
+		t.Errorf("at the end: %q, %v", rest, err)
+	}
+}
+
+func TestALogThatBreaksOffDoesNotLookWhole(t *testing.T) {
+	t.Parallel()
+	f := newFake()
+	f.tasks = []labmesh.Task{{ID: "t1"}}
+	out := blocked()
+	f.output = func(context.Context, LogRequest) (io.ReadCloser, error) { return out, nil }
+	url, _, logs := serve(t, f)
+	resp := openURL(t, url+"/api/tasks/t1/logs?follow=1")
+	if _, err := io.WriteString(out.w, "one\n"); err != nil {
+		t.Fatal(err)
+	}
+	lines(t, bufio.NewReader(resp.Body), 1)
+	out.w.CloseWithError(errors.New("worker is gone"))
+	if _, err := io.ReadAll(resp.Body); err == nil {
+		t.Error("it looks whole")
+	}
+	if !strings.Contains(logs.String(), "worker is gone") {
+		t.Errorf("logged %s", logs)
+	}
+}
+
+func TestAFollowerWhoLeavesClosesTheLog(t *testing.T) {
+	t.Parallel()
+	f := newFake()
+	f.tasks = []labmesh.Task{{ID: "t1"}}
+	out := blocked()
+	f.output = func(context.Context, LogRequest) (io.ReadCloser, error) { return out, nil }
+	url, _, _ := serve(t, f)
+	openURL(t, url+"/api/tasks/t1/logs?follow=1").Body.Close()
+	left := make(chan error, 1)
+	go func() {
+		var err error
+		for err == nil { // the pipe takes writes until its reader is closed
+			_, err = io.WriteString(out.w, "x")
+		}
+		left <- err
+	}()
+	select {
+	case err := <-left:
+		if !errors.Is(err, io.ErrClosedPipe) {
+			t.Error(err)
+		}
+	case <-time.After(patient):
+		out.w.Close()
+		t.Error("the log is still read")
+	}
+}
+
+// TestTheServersOwnLimitsDoNotCutStreams gives the server limits that a stream
+// must outlive.
+func TestTheServersOwnLimitsDoNotCutStreams(t *testing.T) {
+	t.Parallel()
+	a, _ := newAPI(t, newFake(), func(c *Config) { c.Limits.Heartbeat = 20 * time.Millisecond })
+	s := httptest.NewUnstartedServer(nil)
+	s.Config = NewServer(a)
+	s.Config.ReadTimeout, s.Config.WriteTimeout = 50*time.Millisecond, 50*time.Millisecond
+	s.Start()
+	t.Cleanup(s.Close)
+	b := bufio.NewReader(openURL(t, s.URL+"/api/events").Body)
+	lines(t, b, 10) // 9 heartbeats take 180 ms
+}
+
+// TestASlowHeaderIsCutOff sends half a header to a server that waits briefly.
+func TestASlowHeaderIsCutOff(t *testing.T) {
+	t.Parallel()
+	a, _ := newAPI(t, newFake())
+	s := httptest.NewUnstartedServer(nil)
+	s.Config = NewServer(a)
+	if c := s.Config; c.ReadHeaderTimeout <= 0 || c.ReadTimeout <= 0 || c.WriteTimeout <= 0 || c.IdleTimeout <= 0 || c.MaxHeaderBytes <= 0 {
+		t.Errorf("a limit is not set: %+v", c)
+	}
+	s.Config.ReadHeaderTimeout = 50 * time.Millisecond
+	s.Start()
+	t.Cleanup(s.Close)
+	conn, err := net.Dial("tcp", s.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	_ = conn.SetReadDeadline(time.Now().Add(patient))
+	fmt.Fprint(conn, "GET /status HTTP/1.1\r\nHost:")
+	if _, err := io.ReadAll(conn); err != nil { // the server hangs up long before our own deadline
+		t.Errorf("the server waits for the rest of a header: %v", err)
+	}
+}
