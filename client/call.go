@@ -28,8 +28,9 @@ type call struct {
 	method string
 	path   string
 	query  url.Values
-	in     any // sent as JSON when it is not nil
-	out    any // the answer is decoded into it when it is not nil
+	in     any    // sent as JSON when it is not nil
+	body   []byte // sent as it is, JSON too, when in is nil
+	out    any    // the answer is decoded into it when it is not nil
 	// once says that the request must not be repeated when its answer was lost.
 	once bool
 	// timeout bounds one try; 0 means requestTimeout.
@@ -39,16 +40,15 @@ type call struct {
 // do makes the call, and repeats it while the node says that it may work later
 // or the connection is lost, for as long as the client's patience lasts.
 func (c *Client) do(ctx context.Context, l call) error {
-	var body []byte
 	if l.in != nil {
 		var err error
-		if body, err = json.Marshal(l.in); err != nil {
+		if l.body, err = json.Marshal(l.in); err != nil {
 			return fmt.Errorf("encode the body of %s %s: %w", l.method, l.path, err)
 		}
 	}
 	deadline := time.Now().Add(c.cfg.Patience)
 	for n := 0; ; n++ {
-		wait, err := c.try(ctx, l, body)
+		wait, err := c.try(ctx, l)
 		if err == nil || wait < 0 {
 			return err
 		}
@@ -67,14 +67,14 @@ func (c *Client) do(ctx context.Context, l call) error {
 
 // try makes the call once. A wait below 0 says not to repeat it, 0 says to
 // repeat it after a wait of the caller's choice.
-func (c *Client) try(ctx context.Context, l call, body []byte) (wait time.Duration, err error) {
+func (c *Client) try(ctx context.Context, l call) (wait time.Duration, err error) {
 	timeout := l.timeout
 	if timeout == 0 {
 		timeout = requestTimeout
 	}
 	try, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	req, err := c.request(try, l.method, l.path, l.query, body)
+	req, err := c.request(try, l.method, l.path, l.query, l.body)
 	if err != nil {
 		return -1, err
 	}

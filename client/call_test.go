@@ -1,12 +1,15 @@
 package client_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -172,13 +175,22 @@ func TestManyTasksGoInFewRequests(t *testing.T) {
 			t.Fatalf("id %d is %s: out of order", i, id)
 		}
 	}
+}
+
+func TestALargeBatchIsSplitByItsBytes(t *testing.T) {
+	t.Parallel()
+	var sizes []int
+	c := newClient(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		if err != nil || len(body) > api.BatchBytesMax {
+			t.Errorf("a body of %d bytes, error %v", len(body), err)
+		}
+		sizes = append(sizes, bytes.Count(body, []byte(`"idempotency_key"`)))
+		reply(w, 200, api.BatchReply{})
+	}))
 	big := custom
-	big.Env = map[string]string{"X": strings.Repeat("x", 100<<10)}
-	specs, sizes = make([]labmesh.Spec, 600), nil // 60 MB, more than goes into one request
-	for i := range specs {
-		specs[i] = big
-	}
-	if _, err := c.SubmitBatch(t.Context(), specs); err != nil || len(sizes) != 2 {
+	big.Env = map[string]string{"X": strings.Repeat("x", 128<<10)}
+	if _, err := c.SubmitBatch(t.Context(), slices.Repeat([]labmesh.Spec{big}, 400)); err != nil || len(sizes) != 2 || sizes[0]+sizes[1] != 400 {
 		t.Errorf("sizes %v, error %v", sizes, err)
 	}
 }

@@ -52,6 +52,6 @@ func (c *Client) Healthy(ctx context.Context) error {
 // Ready is nil when the node knows a leader and has caught up. It does not
 // wait for that.
 func (c *Client) Ready(ctx context.Context) error {
-	_, err := c.try(ctx, call{method: http.MethodGet, path: "/readyz"}, nil)
+	_, err := c.try(ctx, call{method: http.MethodGet, path: "/readyz"})
 	return err
 }

@@ -36,50 +36,46 @@ func (c *Client) Submit(ctx context.Context, spec labmesh.Spec) (api.SubmitReply
 // others had been there under the same idempotency key.
 func (c *Client) SubmitBatch(ctx context.Context, specs []labmesh.Spec) (api.BatchReply, error) {
 	var all api.BatchReply
-	keyed := withKeys(specs)
-	for len(keyed) > 0 {
-		n, err := fits(keyed)
+	base := uuid.NewString()
+	for next := 0; next < len(specs); {
+		body, n, err := batch(specs[next:], base+"-"+strconv.Itoa(next))
 		if err != nil {
 			return all, err
 		}
 		var reply api.BatchReply
-		err = c.do(ctx, call{method: http.MethodPost, path: "/api/tasks/batch", in: api.BatchRequest{Tasks: keyed[:n]}, out: &reply})
-		if err != nil {
+		if err = c.do(ctx, call{method: http.MethodPost, path: "/api/tasks/batch", body: body, out: &reply}); err != nil {
 			return all, err
 		}
 		all.IDs = append(all.IDs, reply.IDs...)
 		all.Created += reply.Created
-		keyed = keyed[n:]
+		next += n
 	}
 	return all, nil
 }
 
-// withKeys is specs, each with an idempotency key.
-func withKeys(specs []labmesh.Spec) []labmesh.Spec {
-	keyed := make([]labmesh.Spec, len(specs))
-	base := uuid.NewString()
-	for i, s := range specs {
+// batch is the body of a request for the first n of specs, as many as go into
+// one. Those without an idempotency key get one that begins with key.
+func batch(specs []labmesh.Spec, key string) (body []byte, n int, err error) {
+	body = []byte(`{"tasks":[`)
+	for n < len(specs) && n < api.BatchTasksMax {
+		s := specs[n]
 		if s.IdempotencyKey == "" {
-			s.IdempotencyKey = base + "-" + strconv.Itoa(i)
+			s.IdempotencyKey = key + "." + strconv.Itoa(n)
 		}
-		keyed[i] = s
-	}
-	return keyed
-}
-
-// fits is how many of specs go into one request.
-func fits(specs []labmesh.Spec) (int, error) {
-	size := 0
-	for i, s := range specs {
 		data, err := json.Marshal(s)
 		if err != nil {
-			return 0, labmesh.RefuseField("tasks["+strconv.Itoa(i)+"]", "task %d: %v", i, err)
+			return nil, 0, labmesh.RefuseField("tasks["+strconv.Itoa(n)+"]", "task %d: %v", n, err)
 		}
-		if size += len(data) + 1; i > 0 && (i == api.BatchTasksMax || size > batchBytesGoal) {
-			return i, nil
+		if n > 0 {
+			if len(body)+len(data) > batchBytesGoal {
+				break
+			}
+			body = append(body, ',')
 		}
+		body = append(body, data...)
+		n++
 	}
-	return len(specs), nil
+	return append(body, "]}"...), n, nil
 }
 
 // Cancel says that a task is wanted no more.
