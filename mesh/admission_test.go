@@ -90,7 +90,7 @@ func refused(t *testing.T, h host.Host, to peer.ID, id protocol.ID) bool {
 		return true
 	}
 	defer s.Close()
-	_ = s.SetDeadline(time.Now().Add(300 * time.Millisecond))
+	_ = s.SetDeadline(time.Now().Add(5 * time.Second))
 	_, _ = s.Write([]byte{0, 0, 0, 2, '{', '}'})
 	_, err = s.Read(make([]byte, 1))
 	var timeout net.Error
