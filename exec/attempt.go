@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"strings"
 	"syscall"
 	"time"
@@ -46,6 +47,9 @@ func (w *Worker) prepare(k key) (o labmesh.Outcome, done bool) {
 	}
 	if err == nil {
 		err = w.dirs.take(k)
+	}
+	if errors.Is(err, fs.ErrExist) { // begun so long ago that the journal has forgotten
+		return labmesh.Outcome{Cause: labmesh.CauseWorkerLost, Error: restarted}, true
 	}
 	if err != nil {
 		return labmesh.Outcome{Cause: labmesh.CauseDisk, Error: diskProblem(err)}, true

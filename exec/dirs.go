@@ -74,7 +74,7 @@ func (d *dirs) take(k key) error {
 		}
 		return nil
 	}
-	if !errors.Is(err, fs.ErrExist) && !errors.Is(err, syscall.ENOTEMPTY) {
+	if !errors.Is(err, fs.ErrExist) { // or not empty
 		return err
 	}
 	if err := os.Rename(filepath.Join(free, firstName), dir); err != nil { // beside earlier attempts
