@@ -134,7 +134,7 @@ func startProblem(name, path string, err error) *problem {
 		return &problem{labmesh.CauseProgram, fmt.Sprintf("%s is there, but what runs it is not: check the interpreter in its first line (#!), or its loader", path)}
 	case is(unix.ENOEXEC):
 		return &problem{labmesh.CauseProgram, fmt.Sprintf("%s is no program of this machine: a script needs a first line such as #!/bin/sh, a binary the right platform", path)}
-	case is(unix.EACCES, unix.EPERM, unix.ENOTDIR, unix.ELOOP, unix.ELIBBAD):
+	case is(unix.EACCES, unix.EPERM, unix.ENOTDIR, unix.ELOOP):
 		return &problem{labmesh.CauseProgram, fmt.Sprintf("%s may not be run on this machine: %v", path, start.Err)}
 	case is(unix.E2BIG):
 		return &problem{labmesh.CauseConfig, fmt.Sprintf("config: args: they and the environment are more than the system takes; give %s a file, or stdin", name)}
