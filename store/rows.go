@@ -4,6 +4,7 @@ import (
 	"database/sql/driver"
 	"encoding/json"
 	"fmt"
+	"reflect"
 	"strings"
 	"time"
 
@@ -46,7 +47,7 @@ func RowsOf(e *labmesh.Event, yield func(*Table, Row) error) error {
 
 // TaskRow is t as a row of distributed_tasks, from the log entry at index.
 func TaskRow(t *labmesh.Task, index uint64) (Row, error) {
-	requirements, err := json.Marshal(t.Spec.Requirements)
+	requirements, err := requirementsJSON(t.Spec.Requirements)
 	if err != nil {
 		return nil, fmt.Errorf("requirements of task %s: %w", t.ID, err)
 	}
@@ -61,7 +62,7 @@ func TaskRow(t *labmesh.Task, index uint64) (Row, error) {
 	return Row{
 		text(t.ID), text(t.Spec.Kind), int64(t.Spec.Priority), text(t.Phase),
 		timestamp(t.Created), timestamp(t.Started), timestamp(t.Ended),
-		text(t.Worker), int64(t.Attempt), rawJSON(t.Spec.Config), json.RawMessage(requirements),
+		text(t.Worker), int64(t.Attempt), rawJSON(t.Spec.Config), requirements,
 		int64(index), int64(t.Seq), text(t.Spec.Name), labels,
 		rawJSON(t.Result), text(t.Error), text(t.Cause), text(t.By),
 		text(t.Spec.IdempotencyKey), nonZero(t.Spec.MaxAttempts), timestamp(t.Assigned),
@@ -69,16 +70,23 @@ func TaskRow(t *labmesh.Task, index uint64) (Row, error) {
 	}, nil
 }
 
+func requirementsJSON(r labmesh.Requirements) (json.RawMessage, error) {
+	if reflect.ValueOf(r).IsZero() {
+		return json.RawMessage("{}"), nil
+	}
+	return json.Marshal(r)
+}
+
 // specRest is what of a spec has no column: fields that are added to Spec one
 // day are kept too.
 func specRest(s labmesh.Spec) (driver.Value, error) {
 	s.Kind, s.Priority, s.Config, s.Requirements = "", 0, nil, labmesh.Requirements{}
 	s.Name, s.Labels, s.IdempotencyKey, s.MaxAttempts = "", nil, "", 0
-	data, err := json.Marshal(s)
-	if err != nil || string(data) == `{"type":"","priority":0}` {
-		return nil, err
+	if reflect.ValueOf(s).IsZero() { // as most are; asking is cheaper than encoding
+		return nil, nil
 	}
-	return json.RawMessage(data), nil
+	data, err := json.Marshal(s)
+	return json.RawMessage(data), err
 }
 
 // TaskOf is the task of a row of distributed_tasks, without its History.

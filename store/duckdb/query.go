@@ -46,6 +46,9 @@ func (db *DB) console(ctx context.Context, q *store.Query, work func(context.Con
 		return err
 	}
 	bound(q)
+	if scan(q.SQL)[0].text == "show" {
+		q.Live = nil // the views that show live rows would be listed beside the tables
+	}
 	ctx, cancel := context.WithTimeout(ctx, q.Timeout)
 	defer cancel()
 	select {

@@ -250,6 +250,21 @@ func TestQuerySeesWorkersAsTheyAre(t *testing.T) {
 	}
 }
 
+func TestTablesAreShownOnce(t *testing.T) {
+	t.Parallel()
+	db := seeded(t)
+	for _, l := range []store.LiveRows{nil, live{index: 4}, nil} {
+		result, err := db.Query(t.Context(), store.Query{Live: l, SQL: "SHOW TABLES"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, _ := json.Marshal(result.Rows)
+		if want := `[["distributed_tasks"],["events"],["ledger_gaps"],["ledger_meta"],["task_execution_history"],["worker_nodes"]]`; string(got) != want {
+			t.Errorf("tables %s, want %s", got, want)
+		}
+	}
+}
+
 func TestLiveTasksAreLeftAloneUnlessAskedFor(t *testing.T) {
 	t.Parallel()
 	db := seeded(t)
