@@ -53,6 +53,7 @@ var (
 // Limits. Those on entries are in package labmesh.
 const (
 	leaderWaitMax     = 3 * time.Second        // how long Propose waits for a leader to appear
+	answerMax         = 10 * time.Second       // how long Propose waits in all
 	leaderPoll        = 20 * time.Millisecond  // how often it looks
 	rpcTimeout        = time.Second            // silence after which a raft stream is given up
 	confChangeTimeout = 5 * time.Second        // a change of the raft configuration

@@ -84,8 +84,16 @@ func (s memStreams) Dial(ctx context.Context, to labmesh.NodeID) (net.Conn, erro
 		return nil, ctx.Err()
 	}
 	s.net.mu.Lock()
-	defer s.net.mu.Unlock()
-	s.net.conns[out], s.net.conns[in] = struct{}{}, struct{}{}
+	cut = s.net.cut[to] || s.net.cut[s.self] // meanwhile
+	if !cut {
+		s.net.conns[out], s.net.conns[in] = struct{}{}, struct{}{}
+	}
+	s.net.mu.Unlock()
+	if cut {
+		_ = out.Close()
+		_ = in.Close()
+		return nil, errors.New("no route to " + string(to))
+	}
 	return out, nil
 }
 

@@ -13,8 +13,8 @@ import (
 
 // Propose puts commands into the log, all in one entry, and returns where they
 // are and what the state machine answered to each. A follower forwards them to
-// the leader, once. While there is no leader it waits for one, up to 3 seconds
-// and no longer than ctx. To see the outcome in this replica's view, [Replica.Await]
+// the leader, once. While there is no leader it waits for one, up to 3 seconds;
+// it waits 10 seconds in all, and no longer than ctx. To see the outcome in this replica's view, [Replica.Await]
 // the receipt's index.
 //
 // Refusals: Unavailable, safe to repeat, when there is no leader or the fate of
@@ -26,6 +26,8 @@ func (r *Replica) Propose(ctx context.Context, cmds ...labmesh.Command) (labmesh
 	if err != nil {
 		return labmesh.Receipt{}, err
 	}
+	ctx, cancel := context.WithTimeout(ctx, answerMax)
+	defer cancel()
 	giveUp := time.Now().Add(leaderWaitMax)
 	for {
 		rc, err := r.proposeOnce(ctx, lines)
@@ -81,6 +83,8 @@ func (r *Replica) ProposeHere(ctx context.Context, cmds ...labmesh.Command) (lab
 	if err != nil {
 		return labmesh.Receipt{}, err
 	}
+	ctx, cancel := context.WithTimeout(ctx, answerMax)
+	defer cancel()
 	return r.proposeBatch(ctx, b)
 }
 
