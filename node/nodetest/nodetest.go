@@ -1,0 +1,256 @@
+// Package nodetest runs whole meshes in memory and virtual time: real nodes, with
+// libp2p over a simulated network, raft with its log in memory, and runners that
+// only wait. A mesh belongs in a testing/synctest bubble; fifteen minutes of its
+// life take less than a second of ours.
+package nodetest
+
+import (
+	"context"
+	"encoding/json"
+	"log/slog"
+	"sync"
+	"testing"
+	"time"
+
+	"labmesh"
+	"labmesh/consensus"
+	"labmesh/exec"
+	"labmesh/mesh/meshtest"
+	"labmesh/node"
+	"labmesh/node/httpapi"
+	"labmesh/store/memory"
+)
+
+// Slots is how many slots each node's worker has.
+const Slots = 4
+
+// Mesh is a mesh of nodes on one simulated network. Node 0 founded it.
+type Mesh struct {
+	Nodes   []*Node
+	sim     *meshtest.Sim
+	invite  string
+	runners map[labmesh.Kind]exec.Runner
+}
+
+// Node is one node that runs.
+type Node struct {
+	*node.Node
+	Index int
+
+	dir    string
+	log    *consensus.Memory
+	ledger *memory.DB
+	stop   context.CancelFunc
+	done   chan error
+}
+
+// Start founds a mesh and has n-1 more nodes join it. It returns when all are
+// ready and, with three nodes and more, enough of them vote.
+func Start(t *testing.T, n int, runners map[labmesh.Kind]exec.Runner) *Mesh {
+	t.Helper()
+	m := &Mesh{sim: meshtest.NewSim(t), runners: runners}
+	for i := range n {
+		m.Nodes = append(m.Nodes, &Node{Index: i, dir: t.TempDir(), log: consensus.NewMemory(), ledger: memory.New()})
+		m.Run(t, i)
+		if i == 0 {
+			var err error
+			m.invite, err = m.Nodes[0].Service().Invite(t.Context(), httpapi.InviteRequest{Role: labmesh.RoleNode, TTL: time.Hour, Uses: n})
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	t.Cleanup(func() { m.Stop(t) })
+	want := map[bool]int{true: 1, false: 3}[n < 3]
+	if n >= 5 {
+		want = 5
+	}
+	m.Wait(t, time.Minute, "all voters", func() bool {
+		return len(m.Nodes[0].Service().Status(t.Context()).Voters) == want
+	})
+	return m
+}
+
+// Run starts node i, for the first time or again.
+func (m *Mesh) Run(t *testing.T, i int) {
+	t.Helper()
+	n := m.Nodes[i]
+	cfg := node.Config{
+		DataDir: n.dir, Hostname: string(rune('a' + i)), Slots: Slots, Version: "test", Logger: slog.New(slog.DiscardHandler),
+		WorkerID: labmesh.WorkerID("w" + string(rune('0'+i))),
+		Parts: node.Parts{
+			Libp2p: m.sim.Stranger(t, i).Libp2p, Backend: n.ledger, Log: n.log, Runners: m.runners, NoHTTP: true, NoDiscovery: true,
+			Capabilities: &labmesh.Capabilities{Platform: "test", Hardware: []string{"cpu"}, Memory: labmesh.Memory{TotalGB: 8}},
+		},
+	}
+	if i > 0 {
+		cfg.Join = []string{m.invite}
+	}
+	var err error
+	if n.Node, err = node.Open(t.Context(), cfg); err != nil {
+		t.Fatalf("open node %d: %v", i, err)
+	}
+	ctx, stop := context.WithCancel(context.WithoutCancel(t.Context()))
+	n.stop, n.done = stop, make(chan error, 1)
+	opened := n.Node
+	go func() { n.done <- opened.Run(ctx) }()
+	select {
+	case <-n.Ready():
+	case err := <-n.done:
+		t.Fatalf("node %d ended before it was ready: %v", i, err)
+	case <-time.After(time.Minute):
+		t.Fatalf("node %d is not ready after a minute", i)
+	}
+}
+
+// Halt stops node i in order, as SIGTERM does. Run starts it again with the same
+// data.
+func (m *Mesh) Halt(t *testing.T, i int) {
+	t.Helper()
+	n := m.Nodes[i]
+	if n.stop == nil {
+		return
+	}
+	n.stop()
+	if err := <-n.done; err != nil {
+		t.Errorf("node %d ended with: %v", i, err)
+	}
+	if err := n.Close(); err != nil {
+		t.Errorf("node %d closed with: %v", i, err)
+	}
+	n.stop, n.ledger = nil, memory.New() // its ledger is lost, to be had from the log and from peers
+}
+
+// Stop stops all nodes that run.
+func (m *Mesh) Stop(t *testing.T) {
+	t.Helper()
+	var stopping sync.WaitGroup
+	for i := range m.Nodes {
+		stopping.Go(func() { m.Halt(t, i) })
+	}
+	stopping.Wait()
+}
+
+// Cut splits off nodes: they reach one another, and none of the rest.
+func (m *Mesh) Cut(nodes ...int) { m.sim.Cut(nodes...) }
+
+// Heal ends a cut.
+func (m *Mesh) Heal(nodes ...int) { m.sim.Heal(nodes...) }
+
+// Leader waits for a node to lead that is none of the given ones, with a
+// leadership that the other nodes know.
+func (m *Mesh) Leader(t *testing.T, but ...int) *Node {
+	t.Helper()
+	var leader *Node
+	m.Wait(t, time.Minute, "a leader", func() bool {
+		for _, n := range m.Nodes {
+			if n.stop == nil || contains(but, n.Index) {
+				continue
+			}
+			if s := n.Service().Status(t.Context()); s.Role == "leader" {
+				leader = n
+				return true
+			}
+		}
+		return false
+	})
+	return leader
+}
+
+// Wait waits, in the mesh's time, until cond holds.
+func (m *Mesh) Wait(t *testing.T, limit time.Duration, what string, cond func() bool) {
+	t.Helper()
+	meshtest.Wait(t, limit, what, cond)
+}
+
+// Submit submits a custom task through node i, repeating it as long as the mesh
+// is unavailable, as clients do.
+func (m *Mesh) Submit(t *testing.T, i int, spec labmesh.Spec) labmesh.TaskID {
+	t.Helper()
+	if spec.Kind == "" {
+		spec.Kind = labmesh.Custom
+	}
+	if spec.Config == nil {
+		spec.Config = json.RawMessage(`{"name":"x"}`)
+	}
+	for range 600 {
+		answers, err := m.Nodes[i].Service().Submit(t.Context(), "test", []labmesh.Spec{spec})
+		if err == nil {
+			return answers[0].Task
+		}
+		if labmesh.ReasonOf(err) != labmesh.Unavailable {
+			t.Fatalf("submit through node %d: %v", i, err)
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	t.Fatalf("submit through node %d: unavailable for a minute", i)
+	return ""
+}
+
+// Task is a task as node i sees it.
+func (m *Mesh) Task(t *testing.T, i int, id labmesh.TaskID) labmesh.Task {
+	t.Helper()
+	task, err := m.Nodes[i].Service().Task(t.Context(), id)
+	if err != nil {
+		t.Fatalf("task %s on node %d: %v", id, i, err)
+	}
+	return task
+}
+
+func contains(list []int, i int) bool {
+	for _, x := range list {
+		if x == i {
+			return true
+		}
+	}
+	return false
+}
+
+// Runner is a runner that waits. It counts how often each task was started and
+// how many run at the same time.
+type Runner struct {
+	Takes time.Duration
+
+	mu     sync.Mutex
+	starts map[labmesh.TaskID]int
+	now    int
+}
+
+// Run waits until the task has taken its time, or is stopped.
+func (r *Runner) Run(ctx context.Context, a exec.Attempt) labmesh.Outcome {
+	r.count(a.Task.ID, 1)
+	defer r.count("", -1)
+	select {
+	case <-time.After(r.Takes):
+		return labmesh.Outcome{OK: true, Result: json.RawMessage(`{"exit_code":0}`)}
+	case <-ctx.Done():
+		cause, message, _ := exec.Stopped(ctx)
+		return labmesh.Outcome{Cause: cause, Error: message}
+	}
+}
+
+func (r *Runner) count(id labmesh.TaskID, n int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.starts == nil {
+		r.starts = map[labmesh.TaskID]int{}
+	}
+	if id != "" {
+		r.starts[id]++
+	}
+	r.now += n
+}
+
+// Starts is how often a task was started.
+func (r *Runner) Starts(id labmesh.TaskID) int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.starts[id]
+}
+
+// Running is how many attempts run now.
+func (r *Runner) Running() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.now
+}
