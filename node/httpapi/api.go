@@ -40,6 +40,7 @@ type Limits struct {
 	BodyBytes  int64         // a request's body; [api.BodyBytesMax]
 	BatchBytes int64         // a batch's body; [api.BatchBytesMax]
 	BatchTasks int           // tasks in a batch; [api.BatchTasksMax]
+	Request    time.Duration // to be read and answered, where a route does not take longer; 30 s
 	Batches    int           // batches that are read at the same time; 4
 	Streams    int           // event streams and followed logs at the same time; 256
 	Heartbeat  time.Duration // between signs of life on an idle event stream; 15 s
@@ -50,6 +51,7 @@ func (l Limits) withDefaults() Limits {
 	orElse(&l.BodyBytes, api.BodyBytesMax)
 	orElse(&l.BatchBytes, api.BatchBytesMax)
 	orElse(&l.BatchTasks, api.BatchTasksMax)
+	orElse(&l.Request, 30*time.Second)
 	orElse(&l.Batches, 4)
 	orElse(&l.Streams, 256)
 	orElse(&l.Heartbeat, 15*time.Second)
@@ -194,7 +196,7 @@ func (a *API) answer(w *statusWriter, r *http.Request, m methods, rt *route) {
 		a.fail(w, r, labmesh.Refuse(labmesh.Denied, "The role %s may not do this; it takes the role %s", roleWord(caller.Role), rt.role))
 		return
 	}
-	rt.patience(w)
+	rt.patience(w, a.limits.Request)
 	a.mux.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), callKey{}, call{a, rt, caller})))
 }
 

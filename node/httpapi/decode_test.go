@@ -198,3 +198,16 @@ func BenchmarkDecodeBatch(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkSubmitRequest is all that the API does for one submit, the network left out.
+func BenchmarkSubmitRequest(b *testing.B) {
+	f := newFake()
+	a, _ := newAPI(b, f)
+	f.submit = func([]labmesh.Spec) { f.tasks = f.tasks[:0] }
+	b.ReportAllocs()
+	for b.Loop() {
+		if w := do(a, "POST", "/api/tasks", typical); w.Code != 200 {
+			b.Fatal(w.Body)
+		}
+	}
+}

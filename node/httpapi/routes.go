@@ -10,11 +10,11 @@ import (
 	"labmesh/api"
 )
 
-// How long a request may take, to be read and to be answered.
+// How long requests may take that [Limits] gives no time: a large body, and a
+// statement that uses all of its timeout.
 const (
-	patienceShort = 30 * time.Second
-	patienceBatch = 3 * time.Minute
-	patienceQuery = api.QueryTimeoutMax + patienceShort
+	batchWait = 3 * time.Minute
+	queryWait = api.QueryTimeoutMax + time.Minute
 )
 
 // route is one thing that the API does. The mux and the OpenAPI document are
@@ -24,7 +24,7 @@ type route struct {
 	role         labmesh.Role // the least that may use it; open for anybody
 	serve        func(w http.ResponseWriter, r *http.Request, c Caller) error
 
-	wait   time.Duration // how long it may take; 0 for [patienceShort]
+	wait   time.Duration // how long it may take; 0 for [Limits].Request
 	stream bool          // it ends when the caller leaves
 
 	summary string
@@ -49,7 +49,7 @@ func (a *API) meshRoutes() []route {
 	return []route{
 		{method: "GET", path: "/status", role: labmesh.RoleWorker, serve: a.status,
 			summary: "The mesh at a glance, as this node sees it; also when there is no leader", out: api.Status{}},
-		{method: "POST", path: "/api/query", role: labmesh.RoleNode, serve: a.query, wait: patienceQuery,
+		{method: "POST", path: "/api/query", role: labmesh.RoleNode, serve: a.query, wait: queryWait,
 			summary: "Ask the ledger by one read-only SQL statement", in: api.QueryRequest{}, out: api.QueryReply{},
 			params: []param{{"format", "query", "the form of the reply", "", []string{"json", "parquet"}}}, errors: []int{400, 413, 429, 503}},
 		{method: "GET", path: "/api/events", role: labmesh.RoleNode, serve: a.events, stream: true,
@@ -75,7 +75,7 @@ func (a *API) taskRoutes() []route {
 	return []route{
 		{method: "POST", path: "/api/tasks", role: labmesh.RoleNode, serve: a.submit,
 			summary: "Submit a task", in: labmesh.Spec{}, out: api.SubmitReply{}, errors: []int{400, 413, 429, 503}},
-		{method: "POST", path: "/api/tasks/batch", role: labmesh.RoleNode, serve: a.submitBatch, wait: patienceBatch,
+		{method: "POST", path: "/api/tasks/batch", role: labmesh.RoleNode, serve: a.submitBatch, wait: batchWait,
 			summary: "Submit many tasks: all or none", in: api.BatchRequest{}, out: api.BatchReply{}, errors: []int{400, 413, 429, 503}},
 		{method: "GET", path: "/api/tasks", role: labmesh.RoleNode, serve: a.listTasks,
 			summary: "List tasks in the order of submits", out: api.TaskList{}, errors: []int{400, 503}, params: []param{
@@ -111,13 +111,13 @@ func (a *API) selfRoutes() []route {
 	}
 }
 
-// patience gives a request the time that its route may take, in place of the
-// server's own limits.
-func (rt *route) patience(w http.ResponseWriter) {
+// patience gives a request the time that its route may take, from being read to
+// being answered, in place of the server's own limits.
+func (rt *route) patience(w http.ResponseWriter, usual time.Duration) {
 	var until time.Time // never
 	if !rt.stream {
 		wait := rt.wait
-		orElse(&wait, patienceShort)
+		orElse(&wait, usual)
 		until = time.Now().Add(wait)
 	}
 	rc := http.NewResponseController(w)

@@ -93,7 +93,8 @@ type Mesh interface {
 	Invite(ctx context.Context, r InviteRequest) (string, error)
 	// Events calls send with each event after the given one, in order, until
 	// ctx ends or send fails. Events older than what is remembered are refused
-	// with reason NotFound.
+	// with reason NotFound. send waits for a slow reader, if only for a bounded
+	// time: no lock may be held around it.
 	Events(ctx context.Context, after EventID, send func(labmesh.Event) error) error
 }
 

@@ -355,3 +355,20 @@ func TestASlowHeaderIsCutOff(t *testing.T) {
 		t.Errorf("the server waits for the rest of a header: %v", err)
 	}
 }
+
+// TestASlowBodyIsCutOff sends half a body to an API that waits briefly.
+func TestASlowBodyIsCutOff(t *testing.T) {
+	t.Parallel()
+	f := newFake()
+	url, _, _ := serve(t, f, func(c *Config) { c.Limits.Request = 50 * time.Millisecond })
+	conn, err := net.Dial("tcp", strings.TrimPrefix(url, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	_ = conn.SetReadDeadline(time.Now().Add(patient))
+	fmt.Fprintf(conn, "POST /api/tasks HTTP/1.1\r\nHost: x\r\nX-API-Key: %s\r\nContent-Length: 100\r\n\r\n{", adminKey)
+	if _, err := io.ReadAll(conn); err != nil { // the server hangs up long before our own deadline
+		t.Errorf("the server waits for the rest of a body: %v", err)
+	}
+}
