@@ -40,6 +40,7 @@ type eventStream struct {
 	// opened, if set, is told of each connection; gap says that events may have
 	// been missed before it.
 	opened func(gap bool)
+	failed func() // if set, is told of each try that came to nothing
 	conns  int
 }
 
@@ -52,6 +53,9 @@ func (s *eventStream) run(ctx context.Context) error {
 	lost := time.Now()
 	for n := 0; ; n++ {
 		alive, err := s.once(ctx)
+		if !alive && s.failed != nil {
+			s.failed()
+		}
 		var own errHandler
 		switch {
 		case errors.As(err, &own):

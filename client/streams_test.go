@@ -283,6 +283,30 @@ func TestAVerdictInAGapIsNotMissed(t *testing.T) {
 	})
 }
 
+func TestAVerdictBeforeTheEventsCouldBeHadIsNotMissed(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		node := newEventNode()
+		var tries atomic.Int64
+		c := newClient(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == "/api/events" && tries.Add(1) == 1 {
+				refuse(w, 503, "restarting")
+				return
+			}
+			if node.ServeHTTP(w, r); r.URL.Path != "/api/events" && tries.Load() == 1 {
+				node.end("t1", labmesh.Completed) // just after it was looked at
+			}
+		}))
+		node.end("t1", labmesh.Running)
+		w := c.Watch(t.Context())
+		defer w.Close()
+		got := 0
+		if err := w.Wait(t.Context(), []labmesh.TaskID{"t1"}, false, func(client.Verdict) { got++ }); err != nil || got != 1 {
+			t.Errorf("%d verdicts, error %v", got, err)
+		}
+	})
+}
+
 func TestWaitPollsWhereThereAreNoEvents(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -37,6 +37,8 @@ type Watch struct {
 	c      *Client
 	cancel context.CancelFunc
 	done   chan struct{}
+	tried  chan struct{} // closed once the events were had, or could not be
+	first  sync.Once
 
 	mu      sync.Mutex
 	ended   []Verdict     // in the order of their end
@@ -46,14 +48,13 @@ type Watch struct {
 }
 
 // Watch opens a watch and starts its one goroutine, which ends with ctx or
-// with Close. It returns when the watch is open, or cannot be: then waiting
-// falls back to polling.
+// with Close. It returns when the watch is open, or the first try to
+// open it came to nothing: until it is, waiting falls back to polling.
 func (c *Client) Watch(ctx context.Context) *Watch {
 	ctx, cancel := context.WithCancel(ctx)
-	w := &Watch{c: c, cancel: cancel, done: make(chan struct{}), changed: make(chan struct{})}
-	first := w.changed
+	w := &Watch{c: c, cancel: cancel, done: make(chan struct{}), tried: make(chan struct{}), changed: make(chan struct{})}
 	go w.run(ctx)
-	<-first
+	<-w.tried
 	return w
 }
 
@@ -67,16 +68,21 @@ func (w *Watch) Close() error {
 // run follows the events for as long as they can be had.
 func (w *Watch) run(ctx context.Context) {
 	defer close(w.done)
+	defer w.ready()
 	for again := false; ctx.Err() == nil; again = true {
-		s := eventStream{c: w.c, each: w.take, opened: func(gap bool) { w.opened(gap || again) }}
+		late := again // what ended before the first connection was not heard
+		s := eventStream{c: w.c, each: w.take}
+		s.failed = func() { late = late || s.conns == 0; w.ready() }
+		s.opened = func(gap bool) { w.opened(gap || late); late = false }
 		err := s.run(ctx)
 		w.update(func() { w.live = false; w.gaps++ })
 		if final(err) && s.conns == 0 || !sleep(ctx, pollWaitMax) {
 			return // these events can never be had; who waits polls
 		}
 	}
-	w.update(func() {})
 }
+
+func (w *Watch) ready() { w.first.Do(func() { close(w.tried) }) }
 
 func (w *Watch) opened(gap bool) {
 	w.update(func() {
@@ -85,6 +91,7 @@ func (w *Watch) opened(gap bool) {
 			w.gaps++
 		}
 	})
+	w.ready()
 }
 
 func (w *Watch) take(ev api.Event) error {

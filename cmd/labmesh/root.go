@@ -10,6 +10,7 @@ import (
 // subcommands lists every command, in the order of the help text.
 func subcommands(a *app) []*cobra.Command {
 	return []*cobra.Command{
+		newUpCommand(a),
 		newInviteCommand(a),
 		newStatusCommand(a),
 		newWorkersCommand(a),
@@ -23,6 +24,7 @@ func subcommands(a *app) []*cobra.Command {
 		newLogsCommand(a),
 		newSQLCommand(a),
 		newVersionCommand(a),
+		newInternalCommand(a),
 	}
 }
 
@@ -47,6 +49,8 @@ or input, 3 no node or no leader, 4 not permitted, 124 timed out waiting.`,
 		SilenceErrors: true,
 		Args:          noCommand,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+
+		SuggestionsMinimumDistance: 2,
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
 			if err := flagsFromEnv(cmd, a.lookup); err != nil {
 				return err
@@ -68,16 +72,27 @@ or input, 3 no node or no leader, 4 not permitted, 124 timed out waiting.`,
 		return fmt.Errorf("%w; see `%s --help`", err, cmd.CommandPath())
 	})
 	root.AddCommand(subcommands(a)...)
+	completion(root)
+	return root
+}
+
+// completion adds cobra's command of that name, with examples and without its
+// patience for words that it does not know.
+func completion(root *cobra.Command) {
 	root.InitDefaultCompletionCmd()
 	for _, c := range root.Commands() {
 		if c.Name() == "completion" {
 			c.Example = "  source <(labmesh completion bash)\n  labmesh completion zsh > _labmesh"
+			c.Args = noCommand
+			c.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+			for _, shell := range c.Commands() {
+				shell.Example = "  labmesh completion " + shell.Name()
+			}
 		}
 	}
-	return root
 }
 
-// noCommand refuses words after labmesh that are no command.
+// noCommand refuses words after a command that only has subcommands.
 func noCommand(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return nil
@@ -96,6 +111,6 @@ func args(check cobra.PositionalArgs, want string) cobra.PositionalArgs {
 		if check(cmd, given) == nil {
 			return nil
 		}
-		return fmt.Errorf("%s: %s; see `%s --help`", cmd.CommandPath(), want, cmd.CommandPath())
+		return fmt.Errorf("%s: %s; see `%s --help`", cmd.Name(), want, cmd.CommandPath())
 	}
 }

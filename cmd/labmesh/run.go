@@ -24,6 +24,7 @@ const (
 	hintAfter   = 2 * time.Second  // of waiting, it says why
 	outputDrain = 10 * time.Second // for output that is still on its way when the task has ended
 	orderlyEnd  = 30 * time.Second // for a task to end that was cancelled
+	submitGrace = 2 * time.Second  // after Ctrl-C, for the answer to a submit, to know what to cancel
 )
 
 type customConfig struct {
@@ -114,7 +115,11 @@ func (a *app) runTask(ctx context.Context, c *client.Client, spec labmesh.Spec) 
 	defer stop()
 	watch := c.Watch(work)
 	defer watch.Close()
-	reply, err := c.Submit(ctx, spec)
+	var reply api.SubmitReply
+	err := unhurried(ctx, func(ctx context.Context) (err error) {
+		reply, err = c.Submit(ctx, spec)
+		return err
+	})
 	if err != nil {
 		return err
 	}
@@ -140,6 +145,22 @@ func (a *app) runTask(ctx context.Context, c *client.Client, spec labmesh.Spec) 
 		}
 	}
 	return runVerdict(t, ctx.Err() != nil)
+}
+
+// unhurried calls submit with a context that outlives ctx a little: whoever
+// leaves in the middle of a submit would not know what to cancel.
+func unhurried(ctx context.Context, submit func(context.Context) error) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	own, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(submitGrace, cancel) })()
+	err := submit(own)
+	if err != nil && own.Err() != nil {
+		return exitError{exitInterrupted, "interrupted while submitting: `labmesh tasks` shows whether it came in"}
+	}
+	return err
 }
 
 // cancelWith cancels the task when ctx ends, and stops all work when the task

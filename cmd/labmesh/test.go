@@ -116,7 +116,11 @@ func writable(file string) error {
 func (a *app) runTests(ctx context.Context, c *client.Client, specs []labmesh.Spec, junit string) error {
 	watch := c.Watch(ctx)
 	defer watch.Close()
-	reply, err := a.submitSpecs(ctx, c, specs)
+	var reply api.BatchReply
+	err := unhurried(ctx, func(ctx context.Context) (err error) {
+		reply, err = a.submitSpecs(ctx, c, specs)
+		return err
+	})
 	if err != nil {
 		cancelAll(ctx, c, reply.IDs)
 		return err
