@@ -54,7 +54,9 @@ func (a *API) meshRoutes() []route {
 			params: []param{{"format", "query", "the form of the reply", "", []string{"json", "parquet"}}}, errors: []int{400, 413, 429, 503}},
 		{method: "GET", path: "/api/events", role: labmesh.RoleNode, serve: a.events, stream: true,
 			summary: "All that happens, in order, as server-sent events", out: api.Event{}, media: "text/event-stream",
-			params: []param{{"Last-Event-ID", "header", "the id of the last event seen; those after it follow", "", nil}}, errors: []int{400, 404, 429, 503}},
+			params: []param{
+				{"Last-Event-ID", "header", "the id of the last event seen; those after it follow", "", nil},
+				{"last_event_id", "query", "the same, for what cannot set a header", "", nil}}, errors: []int{400, 404, 429, 503}},
 		{method: "POST", path: "/api/invites", role: labmesh.RoleAdmin, serve: a.invite,
 			summary: "Mint an invite to the mesh", in: api.InviteRequest{}, out: api.InviteReply{}, errors: []int{400, 413, 503}},
 	}
