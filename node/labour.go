@@ -2,9 +2,11 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"sync/atomic"
 	"time"
 
@@ -14,6 +16,7 @@ import (
 	"labmesh/consensus"
 	"labmesh/exec"
 	"labmesh/exec/probe"
+	"labmesh/exec/process"
 	"labmesh/exec/runner"
 	"labmesh/mesh"
 )
@@ -23,6 +26,7 @@ import (
 type labour struct {
 	desk       *desk
 	worker     *exec.Worker
+	processes  *process.Host // nil with runners from elsewhere
 	self       labmesh.Worker
 	sampler    *probe.Sampler
 	replica    *consensus.Replica
@@ -32,27 +36,20 @@ type labour struct {
 }
 
 func openLabour(ctx context.Context, cfg Config, host *mesh.Host, r *consensus.Replica) (*labour, error) {
-	runners := cfg.Parts.Runners
-	if runners == nil {
-		processes, err := openProcesses(ctx, cfg)
-		if err != nil {
-			return nil, err
-		}
-		if runners, err = runner.New(processes, os.Environ()); err != nil {
-			return nil, err
-		}
+	l := &labour{tell: host.AdvertNow, replica: r, logger: cfg.Logger, sampler: probe.NewSampler(cfg.DataDir), registered: make(chan struct{})}
+	runners, err := l.openRunners(ctx, cfg)
+	if err != nil {
+		return nil, err
 	}
 	node, id := host.ID(), cfg.WorkerID
 	if id == "" {
 		id = labmesh.WorkerID("w-" + string(node[max(0, len(node)-8):]))
 	}
-	l := &labour{tell: host.AdvertNow, replica: r, logger: cfg.Logger, sampler: probe.NewSampler(cfg.DataDir), registered: make(chan struct{})}
 	l.desk = &desk{worker: id, replica: r}
-	var err error
 	if l.worker, err = exec.Open(ctx, exec.Config{
-		Worker: id, Dir: attemptsPath(cfg), Slots: cfg.Slots, Desk: l.desk, Runners: runners, Logger: cfg.Logger,
+		Worker: id, Dir: filepath.Join(cfg.DataDir, attemptsDir), Slots: cfg.Slots, Desk: l.desk, Runners: runners, Logger: cfg.Logger,
 	}); err != nil {
-		return nil, err
+		return nil, errors.Join(err, l.Close())
 	}
 	l.self = labmesh.Worker{ID: id, Node: node, Hostname: cfg.Hostname, Slots: cfg.Slots, Kinds: l.worker.Kinds(), Tags: cfg.Tags}
 	if c := cfg.Parts.Capabilities; c != nil {
@@ -61,6 +58,27 @@ func openLabour(ctx context.Context, cfg Config, host *mesh.Host, r *consensus.R
 		l.self.Capabilities = probe.Probe(ctx, probe.Config{Dir: cfg.DataDir, GPUChild: cfg.GPUChild})
 	}
 	return l, nil
+}
+
+// niceness is added to the priority number of what tasks run, so that a task
+// that eats every core does not make the node look dead.
+const niceness = 5
+
+// openRunners readies the runners, and ends what an earlier life left running.
+func (l *labour) openRunners(ctx context.Context, cfg Config) (map[labmesh.Kind]exec.Runner, error) {
+	if cfg.Parts.Runners != nil {
+		return cfg.Parts.Runners, nil
+	}
+	var err error
+	l.processes, err = process.Open(ctx, process.Config{Dir: filepath.Join(cfg.DataDir, runningDir), Nice: niceness, Logger: cfg.Logger})
+	if err != nil {
+		return nil, err
+	}
+	runners, err := runner.New(l.processes, os.Environ())
+	if err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	return runners, nil
 }
 
 // run registers the worker, then works until ctx ends.
@@ -127,8 +145,16 @@ func (l *labour) stayRegistered(ctx context.Context) error {
 	return nil
 }
 
-// Close releases the worker.
-func (l *labour) Close() error { return l.worker.Close() }
+// Close releases the worker and what runs its programs. It is safe twice.
+func (l *labour) Close() (err error) {
+	if l.worker != nil {
+		err = l.worker.Close()
+	}
+	if l.processes != nil {
+		err = errors.Join(err, l.processes.Close())
+	}
+	return err
+}
 
 // advert is what this node says of itself now.
 func (n *Node) advert() labmesh.Advert {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"path/filepath"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -14,7 +13,6 @@ import (
 
 	"labmesh"
 	"labmesh/consensus"
-	"labmesh/exec/process"
 	"labmesh/mesh"
 	"labmesh/node/httpapi"
 	"labmesh/scheduler"
@@ -279,10 +277,4 @@ func (n *Node) serveHTTP(ctx context.Context) error {
 		return nil
 	}
 	return fmt.Errorf("serve the HTTP API: %w", err)
-}
-
-func attemptsPath(cfg Config) string { return filepath.Join(cfg.DataDir, attemptsDir) }
-
-func openProcesses(ctx context.Context, cfg Config) (*process.Host, error) {
-	return process.Open(ctx, process.Config{Dir: filepath.Join(cfg.DataDir, processesDir), Logger: cfg.Logger})
 }

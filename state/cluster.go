@@ -28,8 +28,8 @@ func (c *Cluster) Apply(index uint64, e labmesh.Entry) ([]labmesh.Event, []labme
 		return nil, answers
 	}
 	c.v.index = index
-	if e.At.After(c.v.now) {
-		c.v.now = e.At // the time of the mesh never goes back, whatever a leader's clock does
+	if at := e.At.Truncate(time.Microsecond); at.After(c.v.now) { // what the ledger can hold
+		c.v.now = at // the time of the mesh never goes back, whatever a leader's clock does
 	}
 	x := &change{v: &c.v, at: c.v.now}
 	x.wake()
