@@ -126,6 +126,10 @@ func (c *Client) unreached(ctx context.Context, err error) error {
 	if errors.As(err, &u) {
 		err = u.Err
 	}
+	var op *net.OpError
+	if errors.As(err, &op) {
+		err = op.Err // without the address, which is named anyway
+	}
 	where := c.URL()
 	if c.cfg.Source != "" {
 		where += " (from " + c.cfg.Source + ")"
