@@ -62,8 +62,8 @@ func (s *eventStream) run(ctx context.Context) error {
 			return own.error
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
-		case final(err):
-			return err
+		case final(err) && (s.conns == 0 || labmesh.ReasonOf(err) != labmesh.Denied):
+			return err // but a node that restarts may not know its keys yet
 		case alive:
 			lost, n = time.Now(), 0
 		}

@@ -59,10 +59,12 @@ type logReader struct {
 	q       LogQuery
 	attempt int
 
-	body io.ReadCloser // nil between connections
-	at   int64         // bytes of the attempt's output that were read
-	lost time.Time     // when the last byte came
-	done error         // how it ended
+	body   io.ReadCloser // nil between connections
+	opened bool          // there was a connection
+
+	at   int64     // bytes of the attempt's output that were read
+	lost time.Time // when the last byte came
+	done error     // how it ended
 }
 
 func (r *logReader) Read(p []byte) (int, error) {
@@ -142,12 +144,14 @@ func (r *logReader) again(err error) (bool, error) {
 		t, terr := r.c.Task(r.ctx, r.id)
 		switch {
 		case terr != nil:
-			return false, terr
+			return r.opened && patient, terr
 		case t.Status.Final():
 			return false, err
 		}
 		r.lost = time.Now()
 		return true, nil
+	case labmesh.Denied: // a node that restarts may not know its keys yet
+		return r.opened && patient, err
 	case labmesh.Unavailable, labmesh.Exhausted, labmesh.Internal:
 		return patient && (r.q.Follow || r.at > 0), err
 	}
@@ -188,6 +192,6 @@ func (r *logReader) open() error {
 		resp.Body.Close() // it was lost
 		return labmesh.Refuse(labmesh.Unavailable, "take up the output of %s at byte %d: %v", r.id, r.at, err)
 	}
-	r.body = resp.Body
+	r.body, r.opened = resp.Body, true
 	return nil
 }

@@ -307,6 +307,43 @@ func TestAVerdictBeforeTheEventsCouldBeHadIsNotMissed(t *testing.T) {
 	})
 }
 
+func TestANodeThatRestartsMayForgetForAWhile(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		node := newEventNode()
+		var forgetful atomic.Int32
+		c := newClient(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if status := forgetful.Load(); status != 0 {
+				refuse(w, int(status), "this mesh knows no such thing")
+				return
+			}
+			node.ServeHTTP(w, r)
+		}))
+		w := c.Watch(t.Context())
+		defer w.Close()
+		go func() {
+			forgetful.Store(401)
+			node.events <- "" // lost
+			time.Sleep(2 * time.Second)
+			forgetful.Store(404)
+			time.Sleep(2 * time.Second)
+			node.end("t1", labmesh.Completed)
+			forgetful.Store(0)
+		}()
+		got := 0
+		if err := w.Wait(t.Context(), []labmesh.TaskID{"t1"}, false, func(client.Verdict) { got++ }); err != nil || got != 1 {
+			t.Errorf("%d verdicts, error %v", got, err)
+		}
+		time.Sleep(10 * time.Second) // until the events are back
+		forgetful.Store(401)
+		node.events <- ""
+		start := time.Now()
+		if err := w.Wait(t.Context(), []labmesh.TaskID{"t2"}, false, func(client.Verdict) {}); labmesh.ReasonOf(err) != labmesh.Denied || time.Since(start) > time.Minute {
+			t.Errorf("a key that was revoked: error %v after %s", err, time.Since(start))
+		}
+	})
+}
+
 func TestWaitPollsWhereThereAreNoEvents(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

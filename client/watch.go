@@ -69,6 +69,7 @@ func (w *Watch) Close() error {
 func (w *Watch) run(ctx context.Context) {
 	defer close(w.done)
 	defer w.ready()
+	had := false // events, once
 	for again := false; ctx.Err() == nil; again = true {
 		late := again // what ended before the first connection was not heard
 		s := eventStream{c: w.c, each: w.take}
@@ -76,7 +77,8 @@ func (w *Watch) run(ctx context.Context) {
 		s.opened = func(gap bool) { w.opened(gap || late); late = false }
 		err := s.run(ctx)
 		w.update(func() { w.live = false; w.gaps++ })
-		if final(err) && s.conns == 0 || !sleep(ctx, pollWaitMax) {
+		had = had || s.conns > 0
+		if final(err) && !had || !sleep(ctx, pollWaitMax) {
 			return // these events can never be had; who waits polls
 		}
 	}
@@ -134,6 +136,7 @@ func (w *Watch) Wait(ctx context.Context, ids []labmesh.TaskID, check bool, each
 		}
 	}
 	heard, known, pause := 0, 0, pollWaitMin
+	var trouble time.Time // since when asking has not worked
 	for {
 		ended, gaps, live, changed := w.news(heard)
 		heard += len(ended)
@@ -144,13 +147,22 @@ func (w *Watch) Wait(ctx context.Context, ids []labmesh.TaskID, check bool, each
 			return nil
 		}
 		if check || gaps != known || !live {
-			if err := w.c.poll(ctx, left, tell); err != nil {
-				return err
+			err := w.c.poll(ctx, left, tell)
+			switch {
+			case err == nil:
+				check, known, trouble = false, gaps, time.Time{}
+			case ctx.Err() != nil:
+				return context.Cause(ctx)
+			case trouble.IsZero():
+				trouble = time.Now()
 			}
-			check, known = false, gaps
+			if err != nil && (check || time.Since(trouble) >= w.c.cfg.Patience) {
+				return err // a node that restarts knows its tasks again before that
+			}
 			if len(left) == 0 {
 				return nil
 			}
+			live = live && err == nil
 		}
 		if live {
 			pause = pollWaitMin
