@@ -105,6 +105,14 @@ func startGroup(t testing.TB, n int, adjust func(*Config)) *group {
 			t.Fatal(err)
 		}
 	}
+	for _, r := range g.replicas { // a replica that has not heard who votes refuses its vote
+		for range 1000 {
+			if len(r.Status().Voters) == n {
+				break
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+	}
 	return g
 }
 
