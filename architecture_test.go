@@ -23,6 +23,7 @@ var doors = map[string][]string{
 	"labmesh/mesh":            {"labmesh"},
 	"labmesh/mesh/meshtest":   {"labmesh", "labmesh/mesh"},
 	"labmesh/exec":            {"labmesh", "labmesh/exec/output"},
+	"labmesh/exec/exectest":   {"labmesh", "labmesh/exec"},
 	"labmesh/exec/output":     {"labmesh"},
 	"labmesh/exec/process":    {"labmesh", "labmesh/exec/output"},
 	"labmesh/exec/probe":      {"labmesh"},
@@ -37,6 +38,8 @@ var doors = map[string][]string{
 	"labmesh/node/httpapi":    {"labmesh", "labmesh/api"},
 	"labmesh/node/nodetest":   {"*"},
 	"labmesh/cmd/labmesh":     {"*"},
+	"labmesh/lab":             {"labmesh", "labmesh/api", "labmesh/client"},
+	"labmesh/cmd/demo":        {"labmesh", "labmesh/api", "labmesh/client", "labmesh/lab"},
 }
 
 // pure rooms decide: facts and time come in as arguments, decisions go out as values.

@@ -156,7 +156,11 @@ func (l *leader) membership() (consensus.MembershipInput, error) {
 			l.since[node] = h.At
 		}
 		p, ok := progress[node]
-		in.Heard[node] = consensus.Heard{Since: l.since[node], Last: h.At, CaughtUp: ok && p.Match+consensus.CaughtUpEntries >= newest}
+		last := h.At
+		if p.Answered.After(last) {
+			last = p.Answered
+		}
+		in.Heard[node] = consensus.Heard{Since: l.since[node], Last: last, CaughtUp: ok && p.Match+consensus.CaughtUpEntries >= newest}
 	}
 	return in, nil
 }

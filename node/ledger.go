@@ -24,7 +24,8 @@ const commitInterval = 250 * time.Millisecond
 
 // Limits of fetching rows from a peer.
 const (
-	fillEvery      = 2 * time.Second // how often a gap is looked for
+	fillEvery      = 2 * time.Second // how often peers are asked while there is a gap
+	fillIdle       = time.Minute     // how often one is looked for otherwise
 	fillRows       = 50_000          // rows in one request
 	fillTimeout    = 60 * time.Second
 	fillBytesMax   = 256 << 20 // of one answer
@@ -37,15 +38,16 @@ const (
 // who follow events.
 type ledger struct {
 	store.Backend
-	behind *store.Behind
-	hub    *hub
-	aside  string                    // where a damaged ledger was put; "" without one
-	gap    atomic.Pointer[store.Gap] // what it lacked when last looked; nil for nothing
-	logger *slog.Logger
+	behind   *store.Behind
+	hub      *hub
+	aside    string                    // where a damaged ledger was put; "" without one
+	gap      atomic.Pointer[store.Gap] // what it lacked when last looked; nil for nothing
+	required chan struct{}             // has one in it when rows may be missing
+	logger   *slog.Logger
 }
 
 func openLedger(ctx context.Context, cfg Config) (*ledger, error) {
-	l := &ledger{hub: newHub(), logger: cfg.Logger, Backend: cfg.Parts.Backend}
+	l := &ledger{hub: newHub(), required: make(chan struct{}, 1), logger: cfg.Logger, Backend: cfg.Parts.Backend}
 	if l.Backend == nil {
 		db, aside, err := duckdb.Open(ctx, duckdb.Config{Path: cfg.DBPath, Check: cfg.LedgerCheck, Logger: cfg.Logger})
 		if err != nil {
@@ -80,6 +82,10 @@ func (l *ledger) Require(index uint64) {
 	if err := l.behind.Require(index); err != nil && !errors.Is(err, store.ErrClosed) {
 		l.logger.Error("gap in the ledger not noted", "index", index, "err", err)
 	}
+	select {
+	case l.required <- struct{}{}:
+	default: // it will be looked at anyway
+	}
 }
 
 func (l *ledger) run(ctx context.Context) error { return l.behind.Run(ctx) }
@@ -98,17 +104,20 @@ type rowsReply struct {
 
 // fillLedger fetches what the ledger lacks from whichever peer has it.
 func (n *Node) fillLedger(ctx context.Context) error {
-	tick := time.NewTicker(fillEvery)
-	defer tick.Stop()
-	for {
+	for ctx.Err() == nil {
 		for n.fillOnce(ctx) {
 		}
+		wait := fillIdle
+		if n.ledger.gap.Load() != nil {
+			wait = fillEvery
+		}
 		select {
-		case <-tick.C:
+		case <-time.After(wait):
+		case <-n.ledger.required:
 		case <-ctx.Done():
-			return nil
 		}
 	}
+	return nil
 }
 
 // fillOnce fetches one piece, and reports whether it made progress.

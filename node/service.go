@@ -34,6 +34,9 @@ func (s *service) Authenticate(key string) (httpapi.Caller, error) {
 			return httpapi.Caller{Name: k.Name + "/" + k.ID, Role: k.Role}, nil
 		}
 	}
+	if !s.caughtUp.Load() {
+		return httpapi.Caller{}, labmesh.Refuse(labmesh.Unavailable, "this node has only just started and does not know the mesh's keys yet")
+	}
 	return httpapi.Caller{}, labmesh.Refuse(labmesh.Denied, "this mesh knows no such API key")
 }
 
@@ -48,7 +51,10 @@ func (s *service) Task(ctx context.Context, id labmesh.TaskID) (labmesh.Task, er
 	if err != nil {
 		return labmesh.Task{}, err
 	}
-	if !ok {
+	switch {
+	case !ok && !s.caughtUp.Load():
+		return labmesh.Task{}, labmesh.Refuse(labmesh.Unavailable, "this node has not caught up yet")
+	case !ok:
 		return labmesh.Task{}, labmesh.Refuse(labmesh.NotFound, "no task %s", id)
 	}
 	return t, nil
