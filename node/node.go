@@ -31,6 +31,7 @@ const (
 	joinTimeout     = 30 * time.Second
 	handOverTimeout = 2 * time.Second // for leadership to pass on before this node leaves
 	httpStopTimeout = 3 * time.Second // for requests under way when the node stops
+	trimAfter       = 3 * time.Second // until what only the start needed is given back
 )
 
 // Node is one node of a mesh. Open makes it, Run runs it, Close releases it.
@@ -230,6 +231,13 @@ func (n *Node) announce(ctx context.Context) error {
 		}
 	}
 	close(n.ready)
+	select {
+	case <-time.After(trimAfter):
+		if err := trim(); err != nil {
+			n.cfg.Logger.DebugContext(ctx, "memory of the start not given back", "err", err)
+		}
+	case <-ctx.Done():
+	}
 	<-ctx.Done()
 	return nil
 }
