@@ -58,6 +58,7 @@ func labmeshCLI(t *testing.T, n *lab.Node, stdin string, args ...string) (code i
 }
 
 func TestBadInputIsRefusedAndSaysWhy(t *testing.T) {
+	t.Parallel()
 	m := start(t, lab.Config{Nodes: 1, Slots: 2})
 	n := m.Nodes[0]
 	for _, c := range []struct {
@@ -75,7 +76,7 @@ func TestBadInputIsRefusedAndSaysWhy(t *testing.T) {
 		{"an unknown type", "/api/tasks", `{"type":"dance","config":{}}`, 400, "benchmark, test, custom"},
 		{"no program", "/api/tasks", `{"type":"custom","config":{}}`, 400, "config.name"},
 		{"not UTF-8", "/api/tasks", "{\"type\":\"custom\",\"config\":{\"name\":\"\xff\xfe\"}}", 0, ""},
-		{"an oversized body", "/api/tasks", `{"type":"custom","config":{"name":"` + strings.Repeat("a", 2<<20) + `"}}`, 413, "1"},
+		{"an oversized body", "/api/tasks", `{"type":"custom","config":{"name":"` + strings.Repeat("a", api.BodyBytesMax) + `"}}`, 413, "1"},
 		{"a batch with one bad task", "/api/tasks/batch", `{"tasks":[{"type":"custom","config":{"name":"true"}},{"type":"custom"}]}`, 400, "tasks[1]"},
 		{"an empty batch", "/api/tasks/batch", `{"tasks":[]}`, 400, "tasks"},
 		{"SQL that writes", "/api/query", `{"sql":"DELETE FROM distributed_tasks"}`, 400, ""},
@@ -104,7 +105,7 @@ func TestBadInputIsRefusedAndSaysWhy(t *testing.T) {
 		{"an unknown command", "", []string{"staus"}, 2, "status"},
 		{"no file", "", []string{"submit", "-f", "/nonexistent.json"}, 2, "/nonexistent.json"},
 		{"a task that is not there", "", []string{"task", "nothing"}, 2, "nothing"},
-		{"bad SQL", "", []string{"sql", "SELEKT 1"}, 2, "SELEKT"},
+		{"bad SQL", "", []string{"sql", "SELEKT 1"}, 2, "SELECT"},
 		{"nobody there", "", []string{"status", "--addr", "http://127.0.0.1:1"}, 3, "labmesh up"},
 		{"a wrong key", "", []string{"status", "--api-key", "wrong"}, 4, "key"},
 		{"a program that is not there", "", []string{"run", "--", "/nonexistent/program"}, 1, "/nonexistent/program"},
@@ -127,6 +128,7 @@ func TestBadInputIsRefusedAndSaysWhy(t *testing.T) {
 }
 
 func TestOutputIsBoundedAndMissingProgramsAreNamed(t *testing.T) {
+	t.Parallel()
 	m := start(t, lab.Config{Nodes: 1, Slots: 2})
 	n := m.Nodes[0]
 	before, err := n.Usage()
@@ -170,6 +172,7 @@ func TestOutputIsBoundedAndMissingProgramsAreNamed(t *testing.T) {
 }
 
 func TestABenchmarkWaitsAndWhySaysSo(t *testing.T) {
+	t.Parallel()
 	m := start(t, lab.Config{Nodes: 1})
 	n := m.Nodes[0]
 	s := labmesh.Spec{Kind: labmesh.Benchmark, Priority: 1, Config: json.RawMessage(`{"model":"bert-base-uncased"}`)}

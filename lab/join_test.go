@@ -13,6 +13,7 @@ import (
 )
 
 func TestWhoMayNotJoinIsToldWhy(t *testing.T) {
+	t.Parallel()
 	m := start(t, lab.Config{Nodes: 1, Slots: 1})
 	n := m.Nodes[0]
 	invite := func(r api.InviteRequest) string {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"labmesh"
@@ -150,6 +151,16 @@ func (n *Node) Tally(ctx context.Context, ids []labmesh.TaskID, killed ...labmes
 	return t, nil
 }
 
+// allOf reports whether a list of workers, with commas between, holds killed ones only.
+func allOf(list string, killed []labmesh.WorkerID) bool {
+	for w := range strings.SplitSeq(list, ",") {
+		if !slices.Contains(killed, labmesh.WorkerID(w)) {
+			return false
+		}
+	}
+	return true
+}
+
 func (t *Tally) count(rows [][]any, killed []labmesh.WorkerID) {
 	if len(rows) == 0 {
 		t.Lost++
@@ -170,7 +181,7 @@ func (t *Tally) count(rows [][]any, killed []labmesh.WorkerID) {
 	earlier := rows[0][3].(string)
 	switch {
 	case earlier == "":
-	case slices.ContainsFunc(killed, func(w labmesh.WorkerID) bool { return earlier == string(w) }):
+	case allOf(earlier, killed):
 		t.Rerun++
 	default:
 		t.Restarted++

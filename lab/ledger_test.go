@@ -18,7 +18,11 @@ func TestADamagedLedgerIsSetAsideAndRebuilt(t *testing.T) {
 	var ids []labmesh.TaskID
 	work := func(n *lab.Node) {
 		t.Helper()
-		more := submit(t, n, load(t, 20)...)
+		specs := load(t, 20)
+		for i := range specs {
+			specs[i] = on(n, specs[i])
+		}
+		more := submit(t, n, specs...)
 		if err := n.Client().Wait(within(t, 30*time.Second), more, nothing); err != nil {
 			t.Fatal(err)
 		}

@@ -31,6 +31,8 @@ type Config struct {
 
 	// Output gets what the nodes log, each line behind the node's name; nil for nobody.
 	Output io.Writer
+	// Joined is told of each node that is ready; nil for nobody.
+	Joined func(*Node)
 }
 
 // Mesh is a mesh of real processes on this machine.
@@ -56,8 +58,12 @@ func Start(ctx context.Context, cfg Config) (*Mesh, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, formWait, fmt.Errorf("it had not formed after %s", formWait))
 	defer cancel()
 	for range cfg.Nodes {
-		if _, err := m.Join(ctx); err != nil {
+		n, err := m.Join(ctx)
+		if err != nil {
 			return nil, errors.Join(fmt.Errorf("start mesh: %w", err), m.Close())
+		}
+		if cfg.Joined != nil {
+			cfg.Joined(n)
 		}
 	}
 	if err := m.Formed(ctx); err != nil {

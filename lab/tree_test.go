@@ -44,6 +44,7 @@ func gone(t *testing.T, m *lab.Mesh, within time.Duration) {
 }
 
 func TestNoProcessOutlivesItsTask(t *testing.T) {
+	t.Parallel()
 	m := start(t, lab.Config{Nodes: 1, Slots: 2})
 	n := m.Nodes[0]
 
@@ -77,7 +78,7 @@ func TestNoProcessOutlivesItsTask(t *testing.T) {
 		gone(t, m, 3*time.Second)
 	})
 	t.Run("its main process ended", func(t *testing.T) {
-		if d := run(t, n, shell(strings.Replace(tree, "while :; do sleep 300; done", "exit 0", 1))); d.Status != labmesh.Completed {
+		if d := run(t, n, shell(strings.Replace(tree, "while :; do sleep 300; done", "sleep 0.2; exit 0", 1))); d.Status != labmesh.Completed {
 			t.Errorf("it is %s: %s", d.Status, d.Error)
 		}
 		gone(t, m, 3*time.Second)
