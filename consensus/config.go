@@ -68,7 +68,7 @@ const (
 	// more than its heartbeats.
 	commitTimeout = 500 * time.Millisecond
 
-	leaderPace = 5 // halves: how much rarer than raft's own a leader's heartbeats are
+	leaderPace = 3 // how much rarer than raft's own a leader's heartbeats are
 
 	snapshotEntries  = 64 << 10 // entries after which a snapshot is taken
 	snapshotInterval = 30 * time.Second

@@ -14,8 +14,8 @@ import (
 
 // How often a leader looks at what time alone changes.
 const (
-	tendIdle     = 500 * time.Millisecond
-	membersEvery = 250 * time.Millisecond
+	tendIdle     = time.Second
+	membersEvery = time.Second
 )
 
 // lead does all that a leader does, whenever this node is one. There is nothing
