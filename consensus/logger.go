@@ -8,7 +8,8 @@ import (
 )
 
 // quietLogger passes the libraries' log on to slog, one step quieter: what they
-// call an error is a peer out of reach, and they carry on.
+// call an error they carry on from. What they say of a peer is quieter still:
+// who comes and goes is told by those who watch over the connections, once.
 type quietLogger struct {
 	hclog.Logger // what is not overridden does nothing
 	to           *slog.Logger
@@ -20,7 +21,7 @@ func raftLogger(to *slog.Logger) hclog.Logger {
 
 func (l quietLogger) Log(level hclog.Level, msg string, args ...any) {
 	out := slog.LevelDebug
-	if level >= hclog.Error {
+	if level >= hclog.Error && !aboutPeer(args) {
 		out = slog.LevelWarn
 	}
 	if !l.to.Enabled(context.Background(), out) {
@@ -32,6 +33,16 @@ func (l quietLogger) Log(level hclog.Level, msg string, args ...any) {
 		}
 	}
 	l.to.Log(context.Background(), out, "raft: "+msg, args...)
+}
+
+// aboutPeer tells whether a message is about one other replica.
+func aboutPeer(args []any) bool {
+	for i := 0; i < len(args); i += 2 {
+		if args[i] == "peer" || args[i] == "target" {
+			return true
+		}
+	}
+	return false
 }
 
 func (l quietLogger) Info(msg string, args ...any)  { l.Log(hclog.Info, msg, args...) }

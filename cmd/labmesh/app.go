@@ -25,6 +25,7 @@ type app struct {
 	addr, key, dataDir string
 	json, noColor      bool
 
+	asked bool // a node was asked: a refusal is about the key
 	began bool // the command line was understood: errors are no longer about usage
 }
 
@@ -51,6 +52,7 @@ func (a *app) client() (*client.Client, error) {
 		return nil, err
 	}
 	cfg.UserAgent = "labmesh/" + version()
+	a.asked = true
 	return client.New(cfg)
 }
 
@@ -65,7 +67,7 @@ func (a *app) explain(err error) {
 		return
 	}
 	message := strings.TrimSpace(err.Error())
-	if exitCode(err) == exitDenied {
+	if exitCode(err) == exitDenied && a.asked {
 		message += " (pass a key with --api-key, or as the user who runs the node let labmesh find it)"
 	}
 	fmt.Fprintln(a.err, a.paint(a.err, red, "labmesh:"), message)

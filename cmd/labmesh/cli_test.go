@@ -94,7 +94,7 @@ func TestBadUsage(t *testing.T) {
 		"sql --format xml SELECT":      "table, json, csv or parquet",
 		"sql --max-rows=-1 SELECT":     "--max-rows",
 		"sql -o /no/such/dir/x SELECT": "/no/such/dir/x",
-		"submit x":                     "name a file with -f",
+		"submit x":                     "open x: no such file",
 		"submit -f /no/such/file":      "/no/such/file",
 		"submit --timeout 1s":          "--wait",
 		"--addr ftp://x status":        "is not the address of a node",

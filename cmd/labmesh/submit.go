@@ -18,7 +18,7 @@ func newSubmitCommand(a *app) *cobra.Command {
 	var wait bool
 	var timeout time.Duration
 	cmd := &cobra.Command{
-		Use:   "submit [-f FILE|-]",
+		Use:   "submit [-f] FILE|-",
 		Short: "Submit tasks from a file: JSON, JSON Lines or YAML",
 		Long: `Submit tasks from a file or stdin: one task, a list of them, JSON Lines, or YAML
 documents. Either all are good or none is submitted. Prints their ids in the order
@@ -27,8 +27,14 @@ not complete, and with 124 when --timeout passes first; the tasks then go on.`,
 		Example: `  echo '{"type":"custom","config":{"name":"echo","args":["hello"]}}' | labmesh submit --wait
   printf 'type: custom\nconfig: {name: sleep, args: ["1"]}\n' | labmesh submit
   for i in 1 2 3; do echo '{"type":"custom","config":{"name":"true"}}'; done | labmesh submit -f - --wait --timeout 1m`,
-		Args: args(cobra.NoArgs, "it takes no arguments: name a file with -f"),
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		Args: args(cobra.MaximumNArgs(1), "it takes one file at most, - for stdin"),
+		RunE: func(cmd *cobra.Command, files []string) error {
+			if len(files) > 0 {
+				if cmd.Flags().Changed("file") {
+					return usagef("name the file once: %s or -f %s", files[0], file)
+				}
+				file = files[0]
+			}
 			if timeout < 0 || timeout > 0 && !wait {
 				return usagef("--timeout %s: it bounds the wait of --wait", timeout)
 			}
