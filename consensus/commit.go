@@ -18,7 +18,7 @@ const (
 	queuedBytesMax    = 64 << 20 // their bytes
 	entryBytesTarget  = 1 << 20  // an entry is closed at this size, unless one batch alone is larger
 	entryCommandsGoal = 4096     // or at this many commands
-	entriesInFlight   = 4        // entries between the queue and the state machine
+	entriesInFlight   = 2        // entries between the queue and the state machine; what comes meanwhile makes one entry
 )
 
 // batch is what one caller proposed: it enters the log in one piece.
