@@ -44,6 +44,7 @@ type Host struct {
 	boot    string // of the machine
 	count   atomic.Uint64
 	cgroups *cgroups // nil where there are none
+	records records
 	buffers sync.Pool
 	strays  strays
 }
@@ -68,6 +69,7 @@ func Open(ctx context.Context, cfg Config) (*Host, error) {
 	var id [8]byte
 	rand.Read(id[:])
 	h := &Host{cfg: cfg, prefix: hex.EncodeToString(id[:]) + "-", boot: bootID()}
+	h.records.dir = dir
 	h.buffers.New = func() any { b := make([]byte, readBytesMax); return &b }
 	if n, err := sweep(ctx, dir); err != nil {
 		return nil, fmt.Errorf("end what an earlier life left running: %w", err)
@@ -89,6 +91,7 @@ func (h *Host) Cgroups() bool { return h.cgroups != nil }
 // safe twice. No Run may be under way.
 func (h *Host) Close() error {
 	h.strays.flush()
+	h.records.close()
 	if h.cgroups == nil {
 		return nil
 	}

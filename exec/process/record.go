@@ -1,20 +1,28 @@
 package process
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
+	"sync"
 )
 
 // A record is a file that says what runs, for a later life that finds it. It is
 // two lines: the first is written before the program starts, so that even one
 // that had just been started when the agent was killed is found by its token. It
 // is not fsynced: when the machine goes down nothing runs any more.
+//
+// Records are used again and again, blank in between: making and removing a file
+// costs more than running a short program needs.
 type record struct {
-	path string
 	file *os.File
 }
+
+// recordBytes is the size of a record; what its lines leave is blank.
+const recordBytes = 512
 
 // recordHead is the first line of a record.
 type recordHead struct {
@@ -28,57 +36,92 @@ type recordStart struct {
 	Start uint64 `json:"start,omitempty"` // in ticks since boot: tells it from a later process of the same id
 }
 
-func newRecord(dir, token, boot string) (*record, error) {
-	path := filepath.Join(dir, token)
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return nil, err
+// records are the records of one life.
+type records struct {
+	dir string
+
+	mu   sync.Mutex
+	made int
+	idle []*record
+}
+
+// take gives out a record that says that a program with token is about to run.
+func (rs *records) take(head recordHead) (*record, error) {
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	var r *record
+	if n := len(rs.idle); n > 0 {
+		r, rs.idle = rs.idle[n-1], rs.idle[:n-1]
+	} else {
+		rs.made++
+		f, err := os.OpenFile(filepath.Join(rs.dir, strconv.Itoa(rs.made)), os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+		if err != nil {
+			return nil, fmt.Errorf("record the attempt: %w", err)
+		}
+		r = &record{f}
 	}
-	r := &record{path, f}
-	if err := r.line(recordHead{token, boot}); err != nil {
-		r.remove()
+	if err := r.write(head); err != nil {
+		rs.idle = append(rs.idle, r)
 		return nil, fmt.Errorf("record the attempt: %w", err)
 	}
 	return r, nil
 }
 
-// started adds what is known once the program runs. Without it, as on a disk
-// that has just filled up, the program is found by its token alone.
-func (r *record) started(pid int) {
-	_ = r.line(recordStart{pid, startTime(pid)})
-	r.file.Close()
-	r.file = nil
-}
-
-func (r *record) line(v any) error {
-	data, err := json.Marshal(v)
-	if err != nil {
-		return err
-	}
-	_, err = r.file.Write(append(data, '\n'))
-	return err
-}
-
-func (r *record) remove() {
+// give takes a record back when its program and all it started are gone.
+func (rs *records) give(r *record) {
 	if r == nil {
 		return
 	}
-	if r.file != nil {
-		r.file.Close()
-	}
-	_ = os.Remove(r.path) // one that stays names a token that nobody has
+	_ = r.write() // a record that stays names a token that nobody has
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	rs.idle = append(rs.idle, r)
 }
 
-// readRecord reads what there is of a record.
+// close lets go of the files, and removes those that are blank.
+func (rs *records) close() {
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	for _, r := range rs.idle {
+		_ = os.Remove(r.file.Name())
+		r.file.Close()
+	}
+	rs.idle = nil
+}
+
+// started adds what is known once the program runs. Without it, as on a disk
+// that has just filled up, the program is found by its token alone.
+func (r *record) started(head recordHead, pid int) {
+	_ = r.write(head, recordStart{pid, startTime(pid)})
+}
+
+// write replaces the lines of a record, in one call.
+func (r *record) write(lines ...any) error {
+	block := bytes.Repeat([]byte(" "), recordBytes)
+	at := 0
+	for _, v := range lines {
+		data, err := json.Marshal(v)
+		if err != nil {
+			return err
+		}
+		if at+len(data) >= recordBytes {
+			return fmt.Errorf("a record of more than %d bytes", recordBytes)
+		}
+		at += copy(block[at:], append(data, '\n'))
+	}
+	_, err := r.file.WriteAt(block, 0)
+	return err
+}
+
+// readRecord reads what there is of a record; of a blank one, nothing.
 func readRecord(path string) (head recordHead, start recordStart, err error) {
-	f, err := os.Open(path)
-	if err != nil {
+	data, err := os.ReadFile(path)
+	if err != nil || len(bytes.TrimSpace(data)) == 0 {
 		return head, start, err
 	}
-	defer f.Close()
-	dec := json.NewDecoder(f)
+	dec := json.NewDecoder(bytes.NewReader(data))
 	if err := dec.Decode(&head); err != nil {
-		return recordHead{Token: filepath.Base(path)}, start, nil //nolint:nilerr // cut off; the name says enough
+		return recordHead{}, start, nil //nolint:nilerr // cut off: its program was never started
 	}
 	_ = dec.Decode(&start) // not there if the agent was killed between the two
 	return head, start, nil

@@ -116,7 +116,9 @@ func (p *program) start(c Command) (readers *sync.WaitGroup, err error) {
 	if p.proc, err = p.spawn(c, files); err != nil {
 		return nil, &StartError{c.Path, err}
 	}
-	p.record.started(p.proc.Pid)
+	if p.leaf == nil { // a cgroup finds its processes without
+		p.record.started(p.head(), p.proc.Pid)
+	}
 	if p.h.cfg.Nice != 0 {
 		_ = unix.Setpriority(unix.PRIO_PGRP, p.proc.Pid, p.h.cfg.Nice) // as good as can be had
 	}
@@ -154,9 +156,12 @@ func (p *program) open(c Command) (files []*os.File, err error) {
 			return files, fmt.Errorf("make a cgroup: %w", err)
 		}
 	}
-	p.record, err = newRecord(p.h.cfg.Dir, p.token, p.h.boot)
+	p.record, err = p.h.records.take(p.head())
 	return files, err
 }
+
+// head is the first line of the program's record.
+func (p *program) head() recordHead { return recordHead{Token: p.token, Boot: p.h.boot} }
 
 func (p *program) spawn(c Command, files []*os.File) (*os.Process, error) {
 	attr := &os.ProcAttr{Dir: c.Dir, Env: append(c.Env[:len(c.Env):len(c.Env)], TokenVar+"="+p.token), Files: files,
@@ -276,7 +281,7 @@ func (p *program) tidy() (err error) {
 	if p.leaf != nil {
 		err = p.h.cgroups.give(p.leaf)
 	}
-	p.record.remove()
+	p.h.records.give(p.record)
 	return err
 }
 

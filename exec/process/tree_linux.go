@@ -128,8 +128,8 @@ func sweep(ctx context.Context, dir string) (n int, err error) {
 		if err != nil {
 			return n, err
 		}
-		if head.Boot != "" && head.Boot != boot {
-			continue
+		if head.Token == "" || head.Boot != "" && head.Boot != boot {
+			continue // nothing of it runs
 		}
 		n++
 		tokens[head.Token] = true
