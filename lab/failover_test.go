@@ -130,3 +130,41 @@ func TestAPausedLeaderIsReplacedAndComesBack(t *testing.T) {
 		t.Errorf("%s, %v", tally, err)
 	}
 }
+
+func TestAStoppedNodeKeepsNobodyWaiting(t *testing.T) {
+	m := start(t, lab.Config{Nodes: 2, Slots: 2})
+	stays, goes := m.Nodes[0], m.Nodes[1]
+	ids := submit(t, stays, program("sleep", "60"), program("sleep", "60"), program("sleep", "60"), program("sleep", "60"))
+	for _, id := range ids {
+		running(t, stays, id)
+	}
+	specs := load(t, 10)
+	for i := range specs {
+		specs[i].Priority = 10
+	}
+	next := submit(t, stays, specs...)
+	stopped := make(chan error, 1)
+	go func() { stopped <- goes.Stop() }()
+	for _, id := range ids {
+		if d := task(t, stays, id); string(d.Worker) == stays.Name {
+			if _, err := stays.Client().Cancel(t.Context(), id, ""); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	if err := <-stopped; err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	if err := stays.Client().Wait(within(t, 20*time.Second), next, nothing); err != nil {
+		t.Fatal(err)
+	}
+	if took := time.Since(began); took > 4*time.Second {
+		t.Errorf("tasks waited %s for a node that had stopped in order", took.Round(time.Millisecond))
+	}
+	for _, id := range next {
+		if d := task(t, stays, id); string(d.Worker) != stays.Name {
+			t.Errorf("%s ended as %s on %s", id, d.Status, d.Worker)
+		}
+	}
+}

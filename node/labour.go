@@ -33,6 +33,7 @@ type labour struct {
 	logger     *slog.Logger
 	tell       func()        // has the others hear of a change at once
 	registered chan struct{} // closed once the mesh knows the worker
+	leaving    atomic.Bool   // the node stops: nothing more may be placed here
 }
 
 func openLabour(ctx context.Context, cfg Config, host *mesh.Host, r *consensus.Replica) (*labour, error) {
@@ -95,10 +96,28 @@ func (l *labour) run(ctx context.Context) error {
 	l.desk.open.Store(true)
 	l.tell()
 	close(l.registered)
+	defer l.leave()
+	defer context.AfterFunc(ctx, func() {
+		l.leaving.Store(true)
+		l.tell()
+	})()
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return l.worker.Run(ctx) })
 	g.Go(func() error { return l.stayRegistered(ctx) })
 	return g.Wait()
+}
+
+// leaveWait bounds the last word of a worker whose node stops.
+const leaveWait = time.Second
+
+// leave tells the mesh that the worker goes, so that nothing is placed on it
+// until its lease has run out. Without a leader the lease has to do.
+func (l *labour) leave() {
+	ctx, cancel := context.WithTimeout(context.Background(), leaveWait)
+	defer cancel()
+	if _, err := l.replica.Propose(ctx, labmesh.LoseWorker{ID: l.self.ID, Reason: "its node was stopped"}); err != nil {
+		l.logger.DebugContext(ctx, "the mesh was not told that this worker goes", "err", err)
+	}
 }
 
 // register proposes the worker until the mesh has it.
@@ -170,6 +189,9 @@ func (n *Node) advert() labmesh.Advert {
 	if l.desk.open.Load() {
 		a.Worker = l.self.ID
 		a.Accepts, a.Reason = l.worker.Accepts()
+		if l.leaving.Load() {
+			a.Accepts, a.Reason = false, "its node stops"
+		}
 	}
 	return a
 }

@@ -207,9 +207,15 @@ func (s *service) Ready() error {
 	return nil
 }
 
-// Events sends what happens, in order.
+// Events sends what happens, in order. Each event is sent when the view holds
+// it: whoever hears of it and asks is not told what was before.
 func (s *service) Events(ctx context.Context, after httpapi.EventID, send func(labmesh.Event) error) error {
-	return s.n.ledger.hub.follow(ctx, s.n.ledger, after, send)
+	return s.n.ledger.hub.follow(ctx, s.n.ledger, after, func(e labmesh.Event) error {
+		if err := s.n.replica.Await(ctx, e.Index); err != nil {
+			return err
+		}
+		return send(e)
+	})
 }
 
 // Query answers SQL on the ledger and on what is live.
