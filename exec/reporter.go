@@ -18,6 +18,11 @@ const (
 	retryMin       = 20 * time.Millisecond // the first wait after a call that came to nothing
 	retryMax       = time.Second           // the longest
 	retryPause     = 2 * time.Millisecond  // the wait when the desk has changed meanwhile
+
+	// startLinger is how long word of a start waits for company. Nobody waits
+	// for it, and an attempt that is over by then reports start and end at once:
+	// half the entries in the log.
+	startLinger = 5 * time.Millisecond
 )
 
 // reporter hands in reports, in order, as many at once as there are, and
@@ -29,6 +34,7 @@ type reporter struct {
 
 	mu      sync.Mutex
 	queue   []labmesh.Command
+	due     time.Time // when the oldest in the queue is to go at the latest
 	closing bool
 	wake    chan struct{}
 }
@@ -39,7 +45,13 @@ func newReporter(d Desk, l *slog.Logger, declined func(key)) *reporter {
 
 // add queues a report.
 func (r *reporter) add(c labmesh.Command) {
+	now := time.Now()
 	r.mu.Lock()
+	if _, start := c.(labmesh.StartTask); !start {
+		r.due = now
+	} else if len(r.queue) == 0 {
+		r.due = now.Add(startLinger)
+	}
 	r.queue = append(r.queue, c)
 	r.mu.Unlock()
 	r.nudge()
@@ -90,10 +102,14 @@ func (r *reporter) run(ctx context.Context) {
 	}
 }
 
-// take adds to batch what is queued, up to the limits of one call.
+// take adds to batch what is queued, up to the limits of one call. While
+// nothing of it is due it takes nothing.
 func (r *reporter) take(batch []labmesh.Command) []labmesh.Command {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if len(batch) == 0 && !r.closing && time.Until(r.due) > 0 {
+		return batch
+	}
 	size := 0
 	for _, c := range batch {
 		size += sizeOf(c)
@@ -120,16 +136,22 @@ func sizeOf(c labmesh.Command) int {
 // idle waits for something to do; false means that there will be nothing more.
 func (r *reporter) idle(ctx context.Context) bool {
 	r.mu.Lock()
-	empty, closing := len(r.queue) == 0, r.closing
+	empty, closing, wait := len(r.queue) == 0, r.closing, time.Until(r.due)
 	r.mu.Unlock()
-	if !empty {
+	if !empty && (closing || wait <= 0) {
 		return true
 	}
 	if closing {
 		return false
 	}
+	var due <-chan time.Time
+	if !empty {
+		due = time.After(wait)
+	}
 	select {
 	case <-r.wake:
+		return true
+	case <-due:
 		return true
 	case <-ctx.Done():
 		return false
