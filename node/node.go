@@ -198,6 +198,9 @@ func (n *Node) ID() labmesh.NodeID { return n.host.ID() }
 // Mesh is the mesh that this node is in.
 func (n *Node) Mesh() labmesh.MeshID { return n.members.id().Mesh }
 
+// Role is what the mesh took this node in as.
+func (n *Node) Role() labmesh.Role { return n.members.id().Role }
+
 // URL is where the HTTP API is.
 func (n *Node) URL() string {
 	if n.listener == nil {

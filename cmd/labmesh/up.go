@@ -161,7 +161,7 @@ func tellReady(ctx context.Context, a *app, n *node.Node, invite bool) error {
 	for _, w := range st.Warnings {
 		a.note("note: %s", w)
 	}
-	if !invite {
+	if !invite || n.Role() != labmesh.RoleNode {
 		return nil
 	}
 	inv, err := n.Service().Invite(ctx, httpapi.InviteRequest{Role: labmesh.RoleNode, TTL: upInviteTTL, Uses: upInviteUses, By: "up"})
