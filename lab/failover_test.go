@@ -132,6 +132,7 @@ func TestAPausedLeaderIsReplacedAndComesBack(t *testing.T) {
 }
 
 func TestAStoppedNodeKeepsNobodyWaiting(t *testing.T) {
+	t.Parallel()
 	m := start(t, lab.Config{Nodes: 2, Slots: 2})
 	stays, goes := m.Nodes[0], m.Nodes[1]
 	ids := submit(t, stays, program("sleep", "60"), program("sleep", "60"), program("sleep", "60"), program("sleep", "60"))

@@ -13,6 +13,7 @@ import (
 )
 
 func TestADamagedLedgerIsSetAsideAndRebuilt(t *testing.T) {
+	t.Parallel()
 	m := start(t, lab.Config{Nodes: 3, Slots: 2})
 	hurt := m.Followers(leader(t, m))[0]
 	var ids []labmesh.TaskID

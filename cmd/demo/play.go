@@ -180,7 +180,11 @@ func (p *play) comeBack(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return p.mesh.Nodes[0].Client().Wait(ctx, ids, func(client.Verdict) {})
+	if err := p.mesh.Nodes[0].Client().Wait(ctx, ids, func(client.Verdict) {}); err != nil {
+		return err
+	}
+	p.say("%s has run a task again", p.killed.Name)
+	return nil
 }
 
 // compare asks every node for its rows, by the real command line.
