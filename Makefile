@@ -44,7 +44,7 @@ fmt:
 	if [ -n "$$unformatted" ]; then echo "gofmt -w these:"; echo "$$unformatted"; exit 1; fi
 
 vet:
-	$(GO) vet ./...
+	$(GO) vet $(VETFLAGS) ./...
 
 check: fmt vet ## gofmt and go vet, and staticcheck, golangci-lint and govulncheck where they are installed
 	@scripts/check-with staticcheck   honnef.co/go/tools/cmd/staticcheck@$(STATICCHECK_VERSION) ./...
@@ -54,6 +54,7 @@ check: fmt vet ## gofmt and go vet, and staticcheck, golangci-lint and govulnche
 needs:
 	@scripts/needs
 
+test: VETFLAGS = -race # looks at what the tests compile anyway
 test: needs fmt vet race ## all tests: gofmt, go vet, go test -race; installs what they need on Debian as root
 
 race: ## go test -race on every package
