@@ -45,6 +45,9 @@ func (x *change) submit(cmd labmesh.SubmitTask) labmesh.Answer {
 		ID: cmd.ID, Seq: x.v.seq, Spec: cmd.Spec, By: cmd.By,
 		Phase: labmesh.Pending, Class: classOf(&cmd.Spec), Created: x.at,
 	}
+	if c, ok := x.v.classes.Get(t.Class); ok {
+		t.Spec.Requirements = c.Needs // equal, and in memory once
+	}
 	x.v.ids.Set(t.ID, t.Seq)
 	x.put(nil, t)
 	x.tell(labmesh.Event{Type: labmesh.TaskSubmitted, Task: t, Actor: t.By})

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"os"
 	"os/exec"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
@@ -28,6 +29,11 @@ const (
 	upInviteTTL  = 24 * time.Hour
 	upInviteUses = 16
 )
+
+// gcPercent is how much garbage a node keeps beside what it needs. A node
+// shares its machine with the work it runs: memory is dearer than the little CPU
+// that collecting it takes.
+const gcPercent = 50
 
 // upFlags are the flags of `labmesh up` as they are given.
 type upFlags struct {
@@ -92,6 +98,9 @@ func runUp(cmd *cobra.Command, a *app, f *upFlags) error {
 	cfg, err := f.config(a)
 	if err != nil {
 		return usageError{err}
+	}
+	if _, set := a.lookup("GOGC"); !set {
+		debug.SetGCPercent(gcPercent)
 	}
 	n, err := node.Open(cmd.Context(), cfg)
 	if err != nil {

@@ -1,7 +1,7 @@
 // Package nodetest runs whole meshes in memory and virtual time: real nodes, with
 // libp2p over a simulated network, raft with its log in memory, and runners that
-// only wait. A mesh belongs in a testing/synctest bubble; fifteen minutes of its
-// life take less than a second of ours.
+// only wait. A mesh belongs in a testing/synctest bubble; a minute of the life of
+// five nodes takes about a second of ours.
 package nodetest
 
 import (
