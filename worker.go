@@ -124,8 +124,9 @@ type Advert struct {
 	Metrics Metrics       `json:"metrics"`
 }
 
-// Feature is the feature level of this build: the newest commands it knows. A
-// command is proposed only when every replica's advert says it knows it.
+// Feature is the feature level of this build: the newest commands it knows.
+// Nodes advert theirs, so that a command of a later level can be held back until
+// every replica knows it. All commands so far are of level 1.
 const Feature = 1
 
 // Member is a node that belongs to the mesh, or did until it was banned.

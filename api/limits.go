@@ -14,7 +14,7 @@ const (
 	PageDefault   = 100 // tasks in one page of a list
 	PageMax       = 1000
 
-	SQLBytesMax     = 256 << 10
+	SQLBytesMax     = 64 << 10
 	QueryTimeoutMax = 10 * time.Minute
 	QueryRowsMax    = 1_000_000
 

@@ -9,19 +9,20 @@ type Status struct {
 	Uptime  float64        `json:"uptime"` // seconds
 	Version string         `json:"version"`
 
-	Node     labmesh.NodeID   `json:"node_id"`
-	Mesh     labmesh.MeshID   `json:"mesh_id"`
-	Role     string           `json:"role"`   // leader, voter, learner or leaf
-	Leader   Text             `json:"leader"` // a node id, or null when none is known
-	Term     uint64           `json:"term"`
-	Voters   []labmesh.NodeID `json:"voters"`
-	Replicas []labmesh.NodeID `json:"replicas"`
-	Leaves   []labmesh.NodeID `json:"leaves"`
-	Quorum   int              `json:"quorum"` // voters that must be there for a decision
-	Applied  uint64           `json:"applied_index"`
-	Ledger   uint64           `json:"ledger_index"`
-	Stale    float64          `json:"stale_seconds"` // since the leader was last heard of
-	Warnings []string         `json:"warnings"`
+	Node        labmesh.NodeID   `json:"node_id"`
+	Mesh        labmesh.MeshID   `json:"mesh_id"`
+	Role        string           `json:"role"`   // leader, voter, learner or leaf
+	Leader      Text             `json:"leader"` // a node id, or null when none is known
+	Term        uint64           `json:"term"`
+	Voters      []labmesh.NodeID `json:"voters"`
+	Replicas    []labmesh.NodeID `json:"replicas"`
+	Leaves      []labmesh.NodeID `json:"leaves"`
+	VotersAlive int              `json:"voters_alive"` // voters that are heard of
+	Quorum      int              `json:"quorum"`       // voters that must be there for a decision
+	Applied     uint64           `json:"applied_index"`
+	Ledger      uint64           `json:"ledger_index"`
+	Stale       float64          `json:"stale_seconds"` // since the leader was last heard of
+	Warnings    []string         `json:"warnings"`
 }
 
 // WorkerCounts counts workers by what they do.

@@ -151,7 +151,6 @@ type memLedger struct {
 	mu       sync.Mutex
 	reached  uint64
 	required uint64
-	counted  int
 	events   []labmesh.Event
 	stuck    chan struct{} // when set, Await waits for it
 }

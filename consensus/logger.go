@@ -15,13 +15,16 @@ type quietLogger struct {
 	to           *slog.Logger
 }
 
+// streamEnded is what raft says, as an error, whenever a peer closes a stream.
+const streamEnded = "failed to decode incoming command"
+
 func raftLogger(to *slog.Logger) hclog.Logger {
 	return quietLogger{Logger: hclog.NewNullLogger(), to: to}
 }
 
 func (l quietLogger) Log(level hclog.Level, msg string, args ...any) {
 	out := slog.LevelDebug
-	if level >= hclog.Error && !aboutPeer(args) {
+	if level >= hclog.Error && msg != streamEnded && !aboutPeer(args) {
 		out = slog.LevelWarn
 	}
 	if !l.to.Enabled(context.Background(), out) {

@@ -31,8 +31,8 @@ func freeBytes(dir string) (uint64, error) {
 }
 
 func tooFull(dir string, free, floor uint64) string {
-	return fmt.Sprintf("the disk of %s has %d MiB left, less than the %d MiB it must have free: remove something, or give the node another data dir",
-		dir, free>>20, floor>>20)
+	return fmt.Sprintf("the disk of %s has %d KiB left, less than the %d KiB it must have free: remove something, or give the node another data dir",
+		dir, free>>10, floor>>10)
 }
 
 // Accepts reports whether the worker takes new work just now, and why not.

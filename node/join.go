@@ -113,6 +113,9 @@ func (g *gate) InviteKey(_ context.Context, id string) ([]byte, error) {
 // Admit makes the stranger a member, if the mesh agrees.
 func (g *gate) Admit(ctx context.Context, req mesh.JoinRequest) (mesh.JoinReply, error) {
 	replica := g.members.replica.Load()
+	if refused := g.room(req.Node); refused != nil {
+		return mesh.JoinReply{}, refused
+	}
 	rc, err := replica.Propose(ctx, labmesh.PutMember{
 		Member: labmesh.Member{Node: req.Node, Hostname: req.Hostname, Addrs: req.Addrs}, Invite: req.InviteID,
 	})
@@ -142,6 +145,21 @@ func (g *gate) Admit(ctx context.Context, req mesh.JoinRequest) (mesh.JoinReply,
 		reply.Members = append(reply.Members, known)
 	}
 	return reply, nil
+}
+
+// room refuses a newcomer for whom no replica is left: a node without one could
+// not take part yet.
+func (g *gate) room(newcomer labmesh.NodeID) *labmesh.Error {
+	members := 0
+	for m := range g.members.replica.Load().View().Members() {
+		if m.Node != newcomer && !m.Banned {
+			members++
+		}
+	}
+	if members >= g.cfg.MaxReplicas {
+		return labmesh.Refuse(labmesh.Denied, "the mesh has %d nodes, as many as it takes: start its nodes with a higher --max-replicas to let more in", members)
+	}
+	return nil
 }
 
 // makeKnown founds the mesh in the log if this node is its founder, and gives

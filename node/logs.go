@@ -55,7 +55,8 @@ func (n *Node) openLogs(ctx context.Context, at labmesh.NodeID, req logsRequest)
 	}
 	body, reply, err := ask[logsReply](ctx, n.host.Streams(logsProtocol), at, req)
 	if err != nil {
-		return nil, labmesh.Refuse(labmesh.Unavailable, "the output is on node %s, which cannot be reached now: %v", at, err)
+		n.cfg.Logger.DebugContext(ctx, "output not fetched", "from", at, "err", err)
+		return nil, labmesh.Refuse(labmesh.Unavailable, "it is on node %s, which cannot be reached now", at)
 	}
 	if reply.Refused != nil {
 		return nil, errors.Join(reply.Refused, body.Close())
@@ -118,7 +119,7 @@ func (s *service) followLogs(ctx context.Context, r httpapi.LogRequest, w io.Wri
 		}
 		if number > shown {
 			if shown > 0 {
-				fmt.Fprintf(w, "\n[attempt %d was lost; attempt %d begins]\n", shown, number)
+				fmt.Fprintf(w, "\n[attempt %d has ended; attempt %d begins]\n", shown, number)
 			}
 			shown = number
 			if err := s.copyLogs(ctx, worker, logsRequest{r.Task, number, output.Stream(r.Stream), true}, w); err != nil {

@@ -301,18 +301,18 @@ func (s *service) Status(context.Context) httpapi.Status {
 			out.Workers.Active++
 		}
 	}
+	for _, v := range out.Voters {
+		if v == out.Node || n.host.Alive(v) {
+			out.Alive++
+		}
+	}
 	out.Warnings = s.warnings(out)
 	return out
 }
 
 // warnings says what a person should know, and do.
 func (s *service) warnings(st httpapi.Status) (out []string) {
-	alive := 0
-	for _, v := range st.Voters {
-		if v == st.Node || s.n.host.Alive(v) {
-			alive++
-		}
-	}
+	alive := st.Alive
 	switch {
 	case st.Leader == "":
 		out = append(out, fmt.Sprintf("no leader: %d of %d voters are heard of, %d must be; submits are refused until then", alive, len(st.Voters), st.Quorum))

@@ -166,7 +166,7 @@ func NewDecoder(r io.Reader) (*Decoder, error) {
 }
 
 func damaged(where string, err error) error {
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		err = io.ErrUnexpectedEOF
 	}
 	return fmt.Errorf("%w: %s: %w", ErrRows, where, err)

@@ -1,7 +1,8 @@
 package store
 
 // Format is the version of the ledger's tables. A ledger with a newer one is
-// refused; an older one is brought up to date when it is opened.
+// refused. This is the first; whoever makes a second has Open bring the first up
+// to date.
 const Format = 1
 
 // Type is what a column holds.

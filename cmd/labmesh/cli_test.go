@@ -157,7 +157,7 @@ func TestStatusReadsWell(t *testing.T) {
 	t.Parallel()
 	n := newFakeNode(t)
 	status := api.Status{
-		Node: "n2", Mesh: "m1", Role: "voter", Leader: "n1", Term: 4, Voters: []labmesh.NodeID{"n1", "n2", "n3"}, Quorum: 2,
+		Node: "n2", Mesh: "m1", Role: "voter", Leader: "n1", Term: 4, Voters: []labmesh.NodeID{"n1", "n2", "n3"}, VotersAlive: 3, Quorum: 2,
 		Replicas: []labmesh.NodeID{"n1", "n2", "n3"}, Uptime: 3700, Version: "v1", Applied: 120, Ledger: 100, Stale: 0.05,
 		Workers: api.WorkerCounts{Total: 3, Active: 2, Idle: 1, Offline: 1}, Tasks: map[string]int{"total": 9, "running": 2, "completed": 7},
 	}
@@ -175,7 +175,7 @@ func TestStatusReadsWell(t *testing.T) {
 		t.Errorf("%+v", r)
 	}
 	for voters, want := range map[int]string{1: "no failover", 2: "no failover", 5: "any 2 of them"} {
-		if got := survives(api.Status{Voters: make([]labmesh.NodeID, voters), Quorum: voters/2 + 1}); !strings.Contains(got, want) {
+		if got := survives(api.Status{Voters: make([]labmesh.NodeID, voters), VotersAlive: voters, Quorum: voters/2 + 1}); !strings.Contains(got, want) {
 			t.Errorf("%d voters: %q", voters, got)
 		}
 	}

@@ -74,14 +74,16 @@ func (a *app) printStatus(s api.Status) error {
 
 // survives says in plain words how many losses the mesh can take.
 func survives(s api.Status) string {
-	spare := len(s.Voters) - s.Quorum
+	spare := s.VotersAlive - s.Quorum
 	switch {
 	case len(s.Voters) == 0:
 		return "none is known"
+	case spare < 0:
+		return fmt.Sprintf("%d of them heard of, too few to decide anything", s.VotersAlive)
 	case spare <= 0 && len(s.Voters) == 1:
 		return "no failover; the mesh stops when this voter does. Join two more machines"
 	case spare <= 0:
-		return "no failover; the mesh stops when any voter does"
+		return fmt.Sprintf("no failover: %d of them heard of; the mesh stops when one more is lost", s.VotersAlive)
 	case spare == 1:
 		return "the mesh survives the loss of any one of them"
 	}

@@ -177,9 +177,9 @@ func malformed(body []byte, err error) error {
 		return unknownField(strings.Trim(field, `"`))
 	}
 	// The offset that a stream decoder gives is not always that of the body.
-	var any json.RawMessage
+	var whole json.RawMessage
 	var syntax *json.SyntaxError
-	if errors.As(json.Unmarshal(body, &any), &syntax) {
+	if errors.As(json.Unmarshal(body, &whole), &syntax) {
 		return labmesh.Refuse(labmesh.Invalid, "Malformed JSON at byte %d: %s", syntax.Offset, syntax)
 	}
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {

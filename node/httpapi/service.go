@@ -130,6 +130,7 @@ type Status struct {
 	Voters       []labmesh.NodeID
 	Replicas     []labmesh.NodeID
 	Leaves       []labmesh.NodeID
+	Alive        int // voters that are heard of
 	Quorum       int // voters that must be there for a decision
 	Applied      uint64
 	Ledger       uint64

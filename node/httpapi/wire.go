@@ -90,7 +90,7 @@ func statusReply(s Status) api.Status {
 	return api.Status{
 		Workers: api.WorkerCounts(s.Workers), Tasks: tasks, Uptime: s.Uptime.Seconds(), Version: s.Version,
 		Node: s.Node, Mesh: s.Mesh, Role: s.Role, Leader: api.Text(s.Leader), Term: s.Term,
-		Voters: orNone(s.Voters), Replicas: orNone(s.Replicas), Leaves: orNone(s.Leaves), Quorum: s.Quorum,
+		Voters: orNone(s.Voters), Replicas: orNone(s.Replicas), Leaves: orNone(s.Leaves), Quorum: s.Quorum, VotersAlive: s.Alive,
 		Applied: s.Applied, Ledger: s.Ledger, Stale: s.StaleSeconds, Warnings: orNone(s.Warnings),
 	}
 }
