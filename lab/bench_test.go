@@ -196,7 +196,8 @@ func BenchmarkSubmitToResult(b *testing.B) {
 }
 
 // BenchmarkBatchOfTrue submits two thousand times /bin/true at once, to meshes of
-// one node and of three on this one machine, beside what plain os/exec makes of it.
+// one node and of three on this one machine, beside what plain os/exec makes of
+// it: the median of three batches.
 func BenchmarkBatchOfTrue(b *testing.B) {
 	for b.Loop() {
 		raw := plainRate(b)
@@ -204,7 +205,13 @@ func BenchmarkBatchOfTrue(b *testing.B) {
 		for _, nodes := range []int{1, 3} {
 			m := start(b, lab.Config{Nodes: nodes})
 			lead := leader(b, m)
-			rate := batchRate(b, lead, watch(b, lead), batchOfTrue)
+			seen := watch(b, lead)
+			rates := make([]float64, 3)
+			for i := range rates {
+				rates[i] = batchRate(b, lead, seen, batchOfTrue)
+			}
+			slices.Sort(rates)
+			rate := rates[len(rates)/2]
 			name := strconv.Itoa(nodes) + "-nodes-"
 			b.ReportMetric(rate, name+"tasks/s")
 			b.ReportMetric(rate/raw, name+"of-os/exec")

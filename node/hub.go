@@ -13,7 +13,7 @@ import (
 
 // hubEvents is how many events are remembered for those who follow them. Who
 // falls behind further reads on from the ledger.
-const hubEvents = 16_384
+const hubEvents = 4096
 
 // hub passes events on to those who follow them. Publishing never waits.
 type hub struct {

@@ -8,9 +8,9 @@ import (
 	"maps"
 	"os"
 	"os/exec"
-	"runtime/debug"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -29,11 +29,6 @@ const (
 	upInviteTTL  = 24 * time.Hour
 	upInviteUses = 16
 )
-
-// gcPercent is how much garbage a node keeps beside what it needs. A node
-// shares its machine with the work it runs: memory is dearer than the little CPU
-// that collecting it takes.
-const gcPercent = 50
 
 // upFlags are the flags of `labmesh up` as they are given.
 type upFlags struct {
@@ -99,20 +94,21 @@ func runUp(cmd *cobra.Command, a *app, f *upFlags) error {
 	if err != nil {
 		return usageError{err}
 	}
-	if _, set := a.lookup("GOGC"); !set {
-		debug.SetGCPercent(gcPercent)
-	}
 	n, err := node.Open(cmd.Context(), cfg)
 	if err != nil {
 		return err
 	}
 	ctx, cancel := context.WithCancel(cmd.Context())
 	defer cancel()
-	told := make(chan error, 1)
-	go func() { told <- tellReady(ctx, a, n, !f.noInvite) }()
+	var beside sync.WaitGroup
+	beside.Go(func() { tellReady(ctx, a, n, !f.noInvite) })
+	if _, set := a.lookup("GOGC"); !set {
+		beside.Go(func() { paceGC(ctx) })
+	}
 	err = n.Run(ctx)
 	cancel()
-	return errors.Join(err, <-told, n.Close())
+	beside.Wait()
+	return errors.Join(err, n.Close())
 }
 
 // config turns flags into the node's configuration.
@@ -159,11 +155,11 @@ func (f *upFlags) config(a *app) (node.Config, error) {
 }
 
 // tellReady prints the ready line and the invite once the node serves.
-func tellReady(ctx context.Context, a *app, n *node.Node, invite bool) error {
+func tellReady(ctx context.Context, a *app, n *node.Node, invite bool) {
 	select {
 	case <-n.Ready():
 	case <-ctx.Done():
-		return nil
+		return
 	}
 	st := n.Service().Status(ctx)
 	fmt.Fprintf(a.out, "labmesh ready %s node=%s mesh=%s role=%s\n", n.URL(), st.Node, st.Mesh, st.Role)
@@ -171,17 +167,16 @@ func tellReady(ctx context.Context, a *app, n *node.Node, invite bool) error {
 		a.note("note: %s", w)
 	}
 	if !invite || n.Role() != labmesh.RoleNode {
-		return nil
+		return
 	}
 	inv, err := n.Service().Invite(ctx, httpapi.InviteRequest{Role: labmesh.RoleNode, TTL: upInviteTTL, Uses: upInviteUses, By: "up"})
 	if err != nil {
 		if ctx.Err() == nil {
 			a.note("no invite minted: %v; get one with: labmesh invite", err)
 		}
-		return nil
+		return
 	}
 	fmt.Fprintf(a.out, "on the next machine: labmesh up --join %s\n", inv)
-	return nil
 }
 
 // flagsFromFile sets every flag that neither the command line nor the
