@@ -27,6 +27,9 @@ func post(t *testing.T, n *lab.Node, path, body string) (int, api.Error) {
 	req.Header.Set("X-API-Key", n.Key())
 	req.Header.Set("Content-Type", "application/json")
 	req.Close = true
+	if len(body) >= api.BodyBytesMax {
+		req.Header.Set("Expect", "100-continue") // the refusal comes before the body goes
+	}
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
 		t.Fatal(err)
