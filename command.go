@@ -48,10 +48,12 @@ type SubmitTask struct {
 }
 
 // PlaceTask gives a pending task to a worker. Attempt must be the next number.
+// With Ahead the worker has no slot free for it now, and starts it when it has.
 type PlaceTask struct {
 	ID      TaskID   `json:"id"`
 	Attempt int      `json:"attempt"`
 	Worker  WorkerID `json:"worker_id"`
+	Ahead   bool     `json:"ahead,omitempty"`
 }
 
 // StartTask is a worker's word that it has started an attempt.

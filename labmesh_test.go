@@ -27,7 +27,7 @@ func samples() []labmesh.Command {
 			Requirements: labmesh.Requirements{Hardware: []string{"cuda"}, MinMemoryGB: 8, MinCUDACompute: 7.5, CPUs: 2, GPUs: 1, Exclusive: true, Tags: map[string]string{"site": "lab-2"}, WorkerID: "w1"},
 			TaskID:       "t1", IdempotencyKey: "i1", Name: "n", Labels: map[string]string{"a": "b"}, Env: map[string]string{"X": "y"}, TimeoutSeconds: 600, QueueTimeoutSeconds: 3600, MaxAttempts: 4,
 			Retry: &labmesh.RetryPolicy{MaxRetries: 2, BackoffSeconds: 1.5}}},
-		labmesh.PlaceTask{ID: "t1", Attempt: 2, Worker: "w1"},
+		labmesh.PlaceTask{ID: "t1", Attempt: 2, Worker: "w1", Ahead: true},
 		labmesh.StartTask{ID: "t1", Attempt: 2, Worker: "w1"},
 		labmesh.FinishTask{ID: "t1", Attempt: 2, Worker: "w1", Outcome: labmesh.Outcome{OK: false, Cause: "exit", Error: "exit code 3", Result: json.RawMessage(`{"exit_code":3}`), Seconds: 1.25, Metrics: json.RawMessage(`{"max_rss_mb":5}`)}},
 		labmesh.CancelTask{ID: "t1", By: "k1", Reason: "no more"},

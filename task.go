@@ -90,6 +90,7 @@ type Task struct {
 	Attempt int      `json:"attempt"`             // number of the newest attempt; 0 before the first. The fencing token.
 	Worker  WorkerID `json:"worker_id,omitempty"` // who holds, or last held, the attempt
 	Slots   int      `json:"slots,omitempty"`     // slots of Worker that the attempt takes
+	Ahead   bool     `json:"ahead,omitempty"`     // placed before a slot was free: it takes none until it starts
 	Class   string   `json:"class"`               // tasks with equal needs wait in one class
 	Failed  int      `json:"failed,omitempty"`    // attempts that ended by the task's own fault
 	Lost    int      `json:"lost,omitempty"`      // attempts that ended by the mesh's fault

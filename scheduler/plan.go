@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"container/heap"
+	"slices"
 	"time"
 
 	"labmesh"
@@ -39,11 +40,19 @@ type Heard struct {
 // nothing fits any more or the plan has PlanMax commands.
 func Plan(in Input) []labmesh.Command {
 	p := planner{in: in}
-	p.gather()
-	if len(p.bays) == 0 {
-		return nil
+	if p.gather(); len(p.bays) > 0 {
+		p.line()
+		p.fill()
 	}
-	p.line()
+	if p.gatherAhead(); len(p.bays) > 0 {
+		p.line()
+		p.fill()
+	}
+	return p.out
+}
+
+// fill places tasks in the bays until no lane has a task that finds room.
+func (p *planner) fill() {
 	for len(p.lanes) > 0 && len(p.out) < PlanMax {
 		l := p.lanes[0]
 		b := l.best()
@@ -53,20 +62,21 @@ func Plan(in Input) []labmesh.Command {
 			continue
 		}
 		p.place(l, b)
-		if l.advance(&p) {
+		if l.advance(p) {
 			heap.Fix(&p.lanes, 0)
 		} else {
 			heap.Pop(&p.lanes)
 		}
 	}
-	return p.out
 }
 
 type planner struct {
 	in    Input
+	ahead bool // the bays are places to wait for a slot
 	bays  []*bay
 	lanes lanes
 	out   []labmesh.Command
+	done  map[string]*labmesh.Task // by class, the last task placed in a free slot
 }
 
 // bay is a worker with room, as the plan fills it.
@@ -85,8 +95,7 @@ func (b *bay) room(needs *labmesh.Requirements) bool {
 
 func (p *planner) gather() {
 	for w := range p.in.View.FreeWorkers() {
-		h, ok := p.in.Heard[w.ID]
-		if !ok || !h.Accepts || h.Expires.Before(p.in.Now) {
+		if !p.takes(w.ID) {
 			continue
 		}
 		u := p.in.View.Used(w.ID)
@@ -94,10 +103,61 @@ func (p *planner) gather() {
 	}
 }
 
+// takes reports whether a worker is heard of and takes new work.
+func (p *planner) takes(id labmesh.WorkerID) bool {
+	h, ok := p.in.Heard[id]
+	return ok && h.Accepts && !h.Expires.Before(p.in.Now)
+}
+
+// bigPatience is how long a task that may not wait on a worker waits before nothing
+// is placed ahead of free slots any more on the workers that it fits.
+const bigPatience = time.Second
+
+// aheadWithin is how long the attempts on a worker may have run for it to be
+// given more ahead: one that runs longer is not as short as those before it.
+const aheadWithin = 250 * time.Millisecond
+
+// gatherAhead makes bays of the places to wait on workers whose attempts are
+// short. It comes after all free slots are filled.
+func (p *planner) gatherAhead() {
+	p.ahead, p.bays, p.lanes = true, nil, nil
+	var big []*state.Class
+	for w := range p.in.View.QuickWorkers() {
+		if big == nil {
+			big = p.bigOnes()
+		}
+		wanted := slices.ContainsFunc(big, func(c *state.Class) bool { return c.Needs.Fits(c.Kind, w) })
+		if p.takes(w.ID) && !wanted && !p.slow(w.ID) {
+			p.bays = append(p.bays, &bay{w: w, slots: state.AheadMax - p.in.View.Used(w.ID).Ahead})
+		}
+	}
+}
+
+// bigOnes are the classes whose first task may not wait on a worker, and has
+// waited for a slot for some time: a worker that it fits must come to have one free.
+func (p *planner) bigOnes() []*state.Class {
+	out := []*state.Class{}
+	for c := range p.in.View.Classes() {
+		if head := p.in.View.Queue(c.ID, p.done[c.ID], 1, nil); len(head) > 0 && !state.MayGoAhead(head[0]) && p.in.Now.Sub(head[0].Created) > bigPatience {
+			out = append(out, c)
+		}
+	}
+	return out
+}
+
+func (p *planner) slow(id labmesh.WorkerID) bool {
+	for t := range p.in.View.Held(id) {
+		if t.Phase != labmesh.Assigned && p.in.Now.Sub(t.Started) > aheadWithin {
+			return true
+		}
+	}
+	return false
+}
+
 // line makes a lane of each class in which a task waits that fits a bay.
 func (p *planner) line() {
 	for c := range p.in.View.Classes() {
-		l := &lane{class: c}
+		l := &lane{class: c, last: p.done[c.ID]}
 		for _, b := range p.bays {
 			if c.Needs.Fits(c.Kind, b.w) {
 				l.fits = append(l.fits, ranked{b, b.load()})
@@ -118,14 +178,20 @@ func (p *planner) place(l *lane, b *bay) {
 	t := l.head()
 	b.slots -= l.class.Needs.Slots(b.w.Slots)
 	b.gpus -= l.class.Needs.GPUs
-	p.out = append(p.out, labmesh.PlaceTask{ID: t.ID, Attempt: t.Attempt + 1, Worker: b.w.ID})
+	p.out = append(p.out, labmesh.PlaceTask{ID: t.ID, Attempt: t.Attempt + 1, Worker: b.w.ID, Ahead: p.ahead})
+	if !p.ahead {
+		if p.done == nil {
+			p.done = map[string]*labmesh.Task{}
+		}
+		p.done[l.class.ID] = t
+	}
 }
 
 // block is called for a lane whose head finds no room. A task that needs more
 // than one slot would starve behind a stream of small ones; when it has waited
 // long enough, the fitting worker with most room is kept for it.
 func (p *planner) block(l *lane) {
-	if p.in.Now.Sub(l.head().Created) < reserveAfter {
+	if p.ahead || p.in.Now.Sub(l.head().Created) < reserveAfter {
 		return
 	}
 	var most *bay
@@ -155,11 +221,9 @@ func (l *lane) head() *labmesh.Task { return l.buf[0] }
 
 // advance makes the next task the head, and reports whether there is one.
 func (l *lane) advance(p *planner) bool {
-	n := laneChunk
-	if l.last == nil {
-		n = 1 // most plans place little: do not take what is not needed
-	} else {
-		l.buf = l.buf[1:]
+	n := 1 // most plans place little: do not take what is not needed
+	if len(l.buf) > 0 {
+		l.buf, n = l.buf[1:], laneChunk
 	}
 	if len(l.buf) == 0 && !l.dry {
 		l.buf = p.in.View.Queue(l.class.ID, l.last, n, nil)
@@ -168,7 +232,7 @@ func (l *lane) advance(p *planner) bool {
 			l.last = l.buf[len(l.buf)-1]
 		}
 	}
-	return len(l.buf) > 0
+	return len(l.buf) > 0 && (!p.ahead || state.MayGoAhead(l.head()))
 }
 
 // best is the least full bay with room for the lane's tasks, or nil.

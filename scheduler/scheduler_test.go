@@ -119,9 +119,49 @@ func TestABigTaskDoesNotStarveBehindSmallOnes(t *testing.T) {
 	if got := placed(scheduler.Plan(m.input())); len(got) > 0 {
 		t.Errorf("%v was placed though big has waited long", got)
 	}
-	m.apply(labmesh.StartTask{ID: "running", Attempt: 1, Worker: "w"}, labmesh.FinishTask{ID: "running", Attempt: 1, Worker: "w", Outcome: labmesh.Outcome{OK: true}})
+	m.apply(labmesh.StartTask{ID: "running", Attempt: 1, Worker: "w"}, labmesh.FinishTask{ID: "running", Attempt: 1, Worker: "w", Outcome: labmesh.Outcome{OK: true, Seconds: 10}})
 	if got := fmt.Sprint(placed(scheduler.Plan(m.input()))); got != "[big@w]" {
 		t.Errorf("placed %s, want big", got)
+	}
+}
+
+func TestShortTasksWaitOnTheWorkerItself(t *testing.T) {
+	t.Parallel()
+	m := newMesh()
+	m.join(labmesh.Worker{ID: "w", Slots: 1})
+	m.submit("first", labmesh.Spec{})
+	m.apply(scheduler.Plan(m.input())...)
+	for i := range 20 {
+		m.submit(labmesh.TaskID(fmt.Sprint("t", i)), labmesh.Spec{})
+	}
+	m.submit("once", labmesh.Spec{MaxAttempts: 1, Priority: 9, Requirements: labmesh.Requirements{Tags: map[string]string{}}})
+	if got := scheduler.Plan(m.input()); len(got) > 0 {
+		t.Errorf("%v was placed on a worker of which nothing is known", placed(got))
+	}
+	m.apply(labmesh.StartTask{ID: "first", Attempt: 1, Worker: "w"}, labmesh.FinishTask{ID: "first", Attempt: 1, Worker: "w", Outcome: labmesh.Outcome{OK: true, Seconds: 0.002}})
+	plan := scheduler.Plan(m.input())
+	if len(plan) != 1+state.AheadMax || plan[0].(labmesh.PlaceTask).ID != "once" || plan[0].(labmesh.PlaceTask).Ahead || !plan[1].(labmesh.PlaceTask).Ahead {
+		t.Fatalf("placed %v", plan)
+	}
+	m.apply(plan...)
+	if u := m.c.View().Used("w"); u.Slots != 1 || u.Ahead != state.AheadMax {
+		t.Errorf("the worker holds %+v", u)
+	}
+	// The task in the slot is long after all: what waits goes back and counts it as nothing.
+	m.apply(labmesh.StartTask{ID: "once", Attempt: 1, Worker: "w"})
+	m.now = m.now.Add(state.AheadTimeout)
+	m.hear("w")
+	for _, a := range m.apply(scheduler.Tend(m.input())...) {
+		if a.Refused != nil {
+			t.Error(a.Refused)
+		}
+	}
+	if got := scheduler.Plan(m.input()); len(got) > 0 {
+		t.Errorf("%v was placed behind a task that takes long", placed(got))
+	}
+	task, _ := m.c.View().Task("t0")
+	if task.Phase != labmesh.Pending || task.Lost != 0 || task.Failed != 0 || !task.NotBefore.IsZero() {
+		t.Errorf("a task that waited in the wrong place is %+v", task)
 	}
 }
 
@@ -205,10 +245,12 @@ func TestAPlanOnAFreshViewIsNeverRefused(t *testing.T) {
 			for w := range m.c.View().Workers() {
 				m.hear(w.ID)
 			}
-			plan := append(scheduler.Tend(m.input()), scheduler.Plan(m.input())...)
-			for i, a := range m.apply(plan...) {
-				if a.Refused != nil {
-					r.Fatalf("%#v is refused: %v", plan[i], a.Refused)
+			for _, decide := range []func(scheduler.Input) []labmesh.Command{scheduler.Tend, scheduler.Plan} {
+				plan := decide(m.input())
+				for i, a := range m.apply(plan...) {
+					if a.Refused != nil {
+						r.Fatalf("%#v is refused: %v", plan[i], a.Refused)
+					}
 				}
 			}
 			if again := scheduler.Plan(m.input()); len(again) > 0 {
@@ -216,12 +258,16 @@ func TestAPlanOnAFreshViewIsNeverRefused(t *testing.T) {
 			}
 			for w := range m.c.View().Workers() {
 				u := m.c.View().Used(w.ID)
+				if u.Ahead > state.AheadMax {
+					r.Fatalf("%d tasks wait on %s", u.Ahead, w.ID)
+				}
 				if u.Slots > w.Slots || u.GPUs > w.Capabilities.GPUCount() {
 					r.Fatalf("%s of %d slots holds %+v", w.ID, w.Slots, u)
 				}
 				for t := range m.c.View().Held(w.ID) {
-					if rapid.Bool().Draw(r, "ends") {
-						m.apply(labmesh.FinishTask{ID: t.ID, Attempt: t.Attempt, Worker: w.ID, Outcome: labmesh.Outcome{OK: true}})
+					if !t.Ahead && rapid.Bool().Draw(r, "ends") {
+						took := float64(rapid.IntRange(0, 1).Draw(r, "took"))
+						m.apply(labmesh.FinishTask{ID: t.ID, Attempt: t.Attempt, Worker: w.ID, Outcome: labmesh.Outcome{OK: true, Seconds: took}})
 					}
 				}
 			}
@@ -319,7 +365,7 @@ func BenchmarkPlanOneFreedSlot(b *testing.B) {
 	m := filled(100_000, 50, 1_000, 4)
 	m.apply(scheduler.Plan(m.input())...)
 	for t := range m.c.View().Held("w0500") {
-		m.apply(labmesh.FinishTask{ID: t.ID, Attempt: 1, Worker: "w0500", Outcome: labmesh.Outcome{OK: true}})
+		m.apply(labmesh.FinishTask{ID: t.ID, Attempt: 1, Worker: "w0500", Outcome: labmesh.Outcome{OK: true, Seconds: 10}})
 		break
 	}
 	in := m.input()

@@ -15,7 +15,21 @@ const (
 	OfferTimeout = 60 * time.Second // from placing to starting
 	TimeoutGrace = 30 * time.Second // past the task's own timeout
 	CancelGrace  = 60 * time.Second // from cancelling to the end
+	AheadTimeout = 2 * time.Second  // from placing ahead to starting, before it goes elsewhere
 )
+
+// Placing ahead of a free slot.
+const (
+	AheadMax = 8                     // attempts that may wait on a worker
+	quickMax = 50 * time.Millisecond // what its attempts may take lately for that
+)
+
+// MayGoAhead reports whether tasks like t may wait on a worker for a slot: those
+// that need one slot and nothing else, and that may be started again.
+func MayGoAhead(t *labmesh.Task) bool {
+	r := &t.Spec.Requirements
+	return r.Slots(1) == 1 && r.GPUs == 0 && !r.Exclusive && t.Spec.MaxAttempts == 0
+}
 
 // waiting is the place of a pending task in the queue of its class.
 type waiting struct {
@@ -131,7 +145,11 @@ func (x *change) queued(t *labmesh.Task, n int) {
 func (x *change) use(t *labmesh.Task, n int) {
 	u, _ := x.v.used.Get(t.Worker)
 	u.Tasks += n
-	u.Slots += n * t.Slots
+	if t.Ahead {
+		u.Ahead += n
+	} else {
+		u.Slots += n * t.Slots
+	}
 	u.GPUs += n * t.Spec.Requirements.GPUs
 	if u == (Used{}) {
 		x.v.used.Delete(t.Worker)
@@ -150,6 +168,22 @@ func (x *change) reckon(id labmesh.WorkerID) {
 	} else {
 		x.v.free.Delete(id)
 	}
+	tempo, known := x.v.tempo.Get(id)
+	if ok && w.Status == labmesh.WorkerActive && known && tempo <= quickMax && u.Ahead < AheadMax {
+		x.v.quick.Set(id, struct{}{})
+	} else {
+		x.v.quick.Delete(id)
+	}
+}
+
+// timed takes into account how long an attempt took on a worker: the average of
+// all, each weighing less than the one after it.
+func (x *change) timed(id labmesh.WorkerID, took time.Duration) {
+	if old, ok := x.v.tempo.Get(id); ok {
+		took = (7*old + 3*took) / 10
+	}
+	x.v.tempo.Set(id, took)
+	x.reckon(id)
 }
 
 // deadline is when someone must give up on a task as it stands; zero for never.
@@ -160,6 +194,9 @@ func deadline(t *labmesh.Task) time.Time {
 			return t.Created.Add(q)
 		}
 	case labmesh.Assigned:
+		if t.Ahead {
+			return t.Assigned.Add(AheadTimeout)
+		}
 		return t.Assigned.Add(OfferTimeout)
 	case labmesh.Running:
 		if d := t.Spec.Timeout(); d > 0 {

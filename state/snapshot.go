@@ -28,6 +28,7 @@ type header struct {
 
 type record struct {
 	Worker *labmesh.Worker `json:"worker,omitempty"`
+	Tempo  time.Duration   `json:"tempo,omitempty"` // of Worker
 	Member *labmesh.Member `json:"member,omitempty"`
 	Invite *labmesh.Invite `json:"invite,omitempty"`
 	Key    *labmesh.Key    `json:"key,omitempty"`
@@ -53,7 +54,10 @@ func (v View) Encode(w io.Writer) error {
 		}
 		return err == nil
 	}
-	v.workers.Scan(func(_ labmesh.WorkerID, w *labmesh.Worker) bool { return write(record{Worker: w}) })
+	v.workers.Scan(func(id labmesh.WorkerID, w *labmesh.Worker) bool {
+		tempo, _ := v.tempo.Get(id)
+		return write(record{Worker: w, Tempo: tempo})
+	})
 	v.members.Scan(func(_ labmesh.NodeID, m *labmesh.Member) bool { return write(record{Member: m}) })
 	v.invites.Scan(func(_ string, i *labmesh.Invite) bool { return write(record{Invite: i}) })
 	v.apiKeys.Scan(func(_ string, k *labmesh.Key) bool { return write(record{Key: k}) })
@@ -120,6 +124,9 @@ func (x *change) restore(r record) {
 	switch {
 	case r.Worker != nil:
 		x.v.workers.Set(r.Worker.ID, r.Worker)
+		if r.Tempo > 0 {
+			x.v.tempo.Set(r.Worker.ID, r.Tempo)
+		}
 	case r.Member != nil:
 		x.v.members.Set(r.Member.Node, r.Member)
 	case r.Invite != nil:

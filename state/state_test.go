@@ -62,7 +62,7 @@ func (m *mesh) draw(r *rapid.T) labmesh.Command {
 	case 0, 1:
 		return labmesh.SubmitTask{ID: id, Spec: drawSpec(r)}
 	case 2, 3:
-		return labmesh.PlaceTask{ID: id, Attempt: attempt + 1, Worker: w}
+		return labmesh.PlaceTask{ID: id, Attempt: attempt + 1, Worker: w, Ahead: rapid.Bool().Draw(r, "ahead")}
 	case 4, 5:
 		return labmesh.StartTask{ID: id, Attempt: attempt, Worker: w}
 	case 6:
@@ -170,7 +170,11 @@ func checkIndexes(r *rapid.T, c *Cluster) {
 			held++
 			u := used[t.Worker]
 			u.Tasks++
-			u.Slots += t.Slots
+			if t.Ahead {
+				u.Ahead++
+			} else {
+				u.Slots += t.Slots
+			}
 			used[t.Worker] = u
 		case t.Phase == labmesh.Pending && !t.NotBefore.IsZero():
 			delayed++

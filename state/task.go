@@ -77,14 +77,21 @@ func (x *change) place(cmd labmesh.PlaceTask) *labmesh.Error {
 		return labmesh.Refuse(labmesh.Conflict, "place %s: worker %s is not active", t.ID, cmd.Worker)
 	case !needs.Fits(t.Spec.Kind, w):
 		return labmesh.Refuse(labmesh.Conflict, "place %s: worker %s does not fit: %s", t.ID, w.ID, needs.Misfits(t.Spec.Kind, w)[0])
-	case u.Slots+needs.Slots(w.Slots) > w.Slots || u.GPUs+needs.GPUs > w.Capabilities.GPUCount():
+	case cmd.Ahead && !x.takesAhead(&t, w.ID):
+		return labmesh.Refuse(labmesh.Conflict, "place %s: worker %s takes nothing ahead", t.ID, w.ID)
+	case !cmd.Ahead && (u.Slots+needs.Slots(w.Slots) > w.Slots || u.GPUs+needs.GPUs > w.Capabilities.GPUCount()):
 		return labmesh.Refuse(labmesh.Conflict, "place %s: worker %s is full", t.ID, w.ID)
 	}
-	t.Attempt, t.Worker, t.Slots = cmd.Attempt, w.ID, needs.Slots(w.Slots)
+	t.Attempt, t.Worker, t.Slots, t.Ahead = cmd.Attempt, w.ID, needs.Slots(w.Slots), cmd.Ahead
 	t.Assigned = x.at
 	x.put(old, &t)
 	x.tell(labmesh.Event{Type: labmesh.TaskPlaced, Task: &t})
 	return nil
+}
+
+func (x *change) takesAhead(t *labmesh.Task, id labmesh.WorkerID) bool {
+	_, quick := x.v.quick.Get(id)
+	return quick && MayGoAhead(t)
 }
 
 func (x *change) start(cmd labmesh.StartTask) *labmesh.Error {
@@ -98,11 +105,16 @@ func (x *change) start(cmd labmesh.StartTask) *labmesh.Error {
 	case labmesh.Cancelling:
 		return labmesh.Refuse(labmesh.Conflict, "start %s: it is being cancelled", old.ID)
 	}
+	if w, ok := x.v.workers.Get(cmd.Worker); ok && old.Ahead {
+		if u, _ := x.v.used.Get(cmd.Worker); u.Slots+old.Slots > w.Slots {
+			return labmesh.Refuse(labmesh.Conflict, "start %s: worker %s has no slot free for it", old.ID, cmd.Worker)
+		}
+	}
 	t := *old
 	if refused := step(&t, labmesh.Start); refused != nil {
 		return refused
 	}
-	t.Started = x.at
+	t.Started, t.Ahead = x.at, false
 	x.put(old, &t)
 	x.tell(labmesh.Event{Type: labmesh.TaskStarted, Task: &t})
 	return nil
@@ -139,6 +151,9 @@ func (x *change) finish(cmd labmesh.FinishTask) *labmesh.Error {
 	t.Error, t.Cause, t.Result = o.Error, o.Cause, o.Result
 	x.endAttempt(&t, attemptStatus(&t, o.Cause), o)
 	x.settle(old, &t)
+	if !o.Cause.Infra() {
+		x.timed(cmd.Worker, max(time.Duration(o.Seconds*float64(time.Second)), 1))
+	}
 	return nil
 }
 
@@ -146,6 +161,9 @@ func (x *change) finish(cmd labmesh.FinishTask) *labmesh.Error {
 func (x *change) blame(t *labmesh.Task, cause labmesh.Cause) labmesh.Signal {
 	if t.Phase == labmesh.Cancelling {
 		return labmesh.Fail // which ends in cancelled
+	}
+	if t.Ahead && cause == labmesh.CauseOffer {
+		return labmesh.Retry // it only waited, in the wrong place
 	}
 	if cause.Infra() {
 		t.Lost++
@@ -190,21 +208,21 @@ func (x *change) endAttempt(t *labmesh.Task, status string, o labmesh.Outcome) {
 // settle publishes a task whose attempt ended, in its final phase or back in the queue.
 func (x *change) settle(old, t *labmesh.Task) {
 	if t.Phase.Final() {
-		t.Ended = x.at
+		t.Ended, t.Ahead = x.at, false
 		x.put(old, t)
 		x.tell(labmesh.Event{Type: labmesh.TaskEnded, Task: t})
 		return
 	}
 	wait := t.Spec.Backoff(t.Failed)
 	if t.Cause.Infra() {
-		wait = min(time.Duration(t.Lost-1)*backoffInfra, backoffInfraMax)
+		wait = min(time.Duration(max(t.Lost-1, 0))*backoffInfra, backoffInfraMax)
 	}
 	t.NotBefore = time.Time{}
 	if wait > 0 {
 		t.NotBefore = x.at.Add(wait)
 	}
 	t.Result = nil
-	t.Slots = 0
+	t.Slots, t.Ahead = 0, false
 	x.put(old, t)
 	x.tell(labmesh.Event{Type: labmesh.TaskRetried, Task: t, Detail: string(t.Cause)})
 }
@@ -270,7 +288,7 @@ func expiry(t *labmesh.Task) string {
 	case labmesh.Pending:
 		return "it was not started within its queue timeout of " + t.Spec.QueueTimeout().String()
 	case labmesh.Assigned:
-		return "worker " + string(t.Worker) + " did not start it within " + OfferTimeout.String()
+		return "worker " + string(t.Worker) + " did not start it within " + deadline(t).Sub(t.Assigned).String()
 	case labmesh.Running:
 		return "it ran past its timeout of " + t.Spec.Timeout().String() + " and worker " + string(t.Worker) + " did not say that it ended"
 	}

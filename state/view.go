@@ -36,7 +36,9 @@ type View struct {
 
 	workers *btree.Map[labmesh.WorkerID, *labmesh.Worker]
 	used    *btree.Map[labmesh.WorkerID, Used]
-	free    *btree.Map[labmesh.WorkerID, struct{}] // active ones with a slot to spare
+	free    *btree.Map[labmesh.WorkerID, struct{}]      // active ones with a slot to spare
+	tempo   *btree.Map[labmesh.WorkerID, time.Duration] // what their attempts take lately
+	quick   *btree.Map[labmesh.WorkerID, struct{}]      // active ones that may be given more, ahead of a free slot
 
 	members *btree.Map[labmesh.NodeID, *labmesh.Member]
 	invites *btree.Map[string, *labmesh.Invite]
@@ -59,6 +61,7 @@ type Used struct {
 	Tasks int
 	Slots int
 	GPUs  int
+	Ahead int // attempts that wait on the worker for a slot, and take none yet
 }
 
 func emptyView() View {
@@ -77,6 +80,8 @@ func emptyView() View {
 		workers:   new(btree.Map[labmesh.WorkerID, *labmesh.Worker]),
 		used:      new(btree.Map[labmesh.WorkerID, Used]),
 		free:      new(btree.Map[labmesh.WorkerID, struct{}]),
+		tempo:     new(btree.Map[labmesh.WorkerID, time.Duration]),
+		quick:     new(btree.Map[labmesh.WorkerID, struct{}]),
 		members:   new(btree.Map[labmesh.NodeID, *labmesh.Member]),
 		invites:   new(btree.Map[string, *labmesh.Invite]),
 		apiKeys:   new(btree.Map[string, *labmesh.Key]),
@@ -94,6 +99,7 @@ func (v View) copy() View {
 	v.classes, v.queue, v.delayed = v.classes.Copy(), v.queue.Copy(), v.delayed.Copy()
 	v.deadlines, v.held = v.deadlines.Copy(), v.held.Copy()
 	v.workers, v.used, v.free = v.workers.Copy(), v.used.Copy(), v.free.Copy()
+	v.tempo, v.quick = v.tempo.Copy(), v.quick.Copy()
 	v.members, v.invites, v.apiKeys = v.members.Copy(), v.invites.Copy(), v.apiKeys.Copy()
 	return v
 }
@@ -216,6 +222,18 @@ func (v View) Workers() iter.Seq[*labmesh.Worker] { return values(v.workers) }
 func (v View) FreeWorkers() iter.Seq[*labmesh.Worker] {
 	return func(yield func(*labmesh.Worker) bool) {
 		v.free.Scan(func(id labmesh.WorkerID, _ struct{}) bool {
+			w, ok := v.workers.Get(id)
+			return !ok || yield(w)
+		})
+	}
+}
+
+// QuickWorkers yields the active workers whose attempts have been short lately,
+// and that may be given tasks ahead of a free slot, by id. The next task is
+// there the moment a slot is free, and its way through the log is shared.
+func (v View) QuickWorkers() iter.Seq[*labmesh.Worker] {
+	return func(yield func(*labmesh.Worker) bool) {
+		v.quick.Scan(func(id labmesh.WorkerID, _ struct{}) bool {
 			w, ok := v.workers.Get(id)
 			return !ok || yield(w)
 		})

@@ -49,6 +49,7 @@ func (x *change) loseWorker(cmd labmesh.LoseWorker) *labmesh.Error {
 	w := *old
 	w.Status, w.Reason, w.Changed, w.Index = labmesh.WorkerOffline, cmd.Reason, x.at, x.v.index
 	x.v.workers.Set(w.ID, &w)
+	x.v.tempo.Delete(w.ID) // when it comes back it may be another machine
 	x.reckon(w.ID)
 	x.tell(labmesh.Event{Type: labmesh.WorkerGone, Worker: &w, Detail: cmd.Reason})
 
