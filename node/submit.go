@@ -105,6 +105,10 @@ func (s *service) Why(ctx context.Context, id labmesh.TaskID) (httpapi.Why, erro
 	case labmesh.Pending:
 		s.whyPending(&t, &why)
 	case labmesh.Assigned:
+		if t.Ahead {
+			why.Summary = fmt.Sprintf("it waits on worker %s for a slot, behind other short tasks", t.Worker)
+			break
+		}
 		why.Summary = fmt.Sprintf("it was given to worker %s, which has not said yet that it started it", t.Worker)
 	case labmesh.Running:
 		why.Summary = fmt.Sprintf("attempt %d runs on worker %s since %s", t.Attempt, t.Worker, t.Started.Format("15:04:05 MST"))
