@@ -99,7 +99,7 @@ func (p *planner) gather() {
 			continue
 		}
 		u := p.in.View.Used(w.ID)
-		p.bays = append(p.bays, &bay{w: w, slots: w.Slots - u.Slots, gpus: w.Capabilities.GPUCount() - u.GPUs})
+		p.bays = append(p.bays, &bay{w: w, slots: w.Slots - u.Slots - u.Ahead, gpus: w.Capabilities.GPUCount() - u.GPUs})
 	}
 }
 

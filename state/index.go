@@ -163,7 +163,7 @@ func (x *change) use(t *labmesh.Task, n int) {
 func (x *change) reckon(id labmesh.WorkerID) {
 	w, ok := x.v.workers.Get(id)
 	u, _ := x.v.used.Get(id)
-	if ok && w.Status == labmesh.WorkerActive && u.Slots < w.Slots {
+	if ok && w.Status == labmesh.WorkerActive && u.Slots+u.Ahead < w.Slots { // what waits goes first
 		x.v.free.Set(id, struct{}{})
 	} else {
 		x.v.free.Delete(id)

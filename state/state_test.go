@@ -209,7 +209,7 @@ func checkIndexes(r *rapid.T, c *Cluster) {
 		if w.Status == labmesh.WorkerOffline && u.Tasks > 0 {
 			r.Fatalf("worker %s is offline and holds %d tasks", w.ID, u.Tasks)
 		}
-		if _, free := v.free.Get(w.ID); free != (w.Status == labmesh.WorkerActive && u.Slots < w.Slots) {
+		if _, free := v.free.Get(w.ID); free != (w.Status == labmesh.WorkerActive && u.Slots+u.Ahead < w.Slots) {
 			r.Fatalf("worker %s: free is %v", w.ID, free)
 		}
 	}

@@ -79,7 +79,7 @@ func (x *change) place(cmd labmesh.PlaceTask) *labmesh.Error {
 		return labmesh.Refuse(labmesh.Conflict, "place %s: worker %s does not fit: %s", t.ID, w.ID, needs.Misfits(t.Spec.Kind, w)[0])
 	case cmd.Ahead && !x.takesAhead(&t, w.ID):
 		return labmesh.Refuse(labmesh.Conflict, "place %s: worker %s takes nothing ahead", t.ID, w.ID)
-	case !cmd.Ahead && (u.Slots+needs.Slots(w.Slots) > w.Slots || u.GPUs+needs.GPUs > w.Capabilities.GPUCount()):
+	case !cmd.Ahead && (u.Slots+u.Ahead+needs.Slots(w.Slots) > w.Slots || u.GPUs+needs.GPUs > w.Capabilities.GPUCount()):
 		return labmesh.Refuse(labmesh.Conflict, "place %s: worker %s is full", t.ID, w.ID)
 	}
 	t.Attempt, t.Worker, t.Slots, t.Ahead = cmd.Attempt, w.ID, needs.Slots(w.Slots), cmd.Ahead
