@@ -128,7 +128,7 @@ func (p *planner) gatherAhead() {
 		}
 		wanted := slices.ContainsFunc(big, func(c *state.Class) bool { return c.Needs.Fits(c.Kind, w) })
 		if p.takes(w.ID) && !wanted && !p.slow(w.ID) {
-			p.bays = append(p.bays, &bay{w: w, slots: state.AheadMax - p.in.View.Used(w.ID).Ahead})
+			p.bays = append(p.bays, &bay{w: w, slots: p.in.View.AheadRoom(w)})
 		}
 	}
 }

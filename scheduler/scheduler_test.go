@@ -131,7 +131,7 @@ func TestShortTasksWaitOnTheWorkerItself(t *testing.T) {
 	m.join(labmesh.Worker{ID: "w", Slots: 1})
 	m.submit("first", labmesh.Spec{})
 	m.apply(scheduler.Plan(m.input())...)
-	for i := range 20 {
+	for i := range 2 * state.AheadMax {
 		m.submit(labmesh.TaskID(fmt.Sprint("t", i)), labmesh.Spec{})
 	}
 	m.submit("once", labmesh.Spec{MaxAttempts: 1, Priority: 9, Requirements: labmesh.Requirements{Tags: map[string]string{}}})

@@ -20,9 +20,18 @@ const (
 
 // Placing ahead of a free slot.
 const (
-	AheadMax = 8                     // attempts that may wait on a worker
-	quickMax = 50 * time.Millisecond // what its attempts may take lately for that
+	AheadMax  = 32                     // attempts that may wait on a worker
+	quickMax  = 50 * time.Millisecond  // what its attempts may take lately for that
+	aheadTime = 100 * time.Millisecond // what those that wait may take it together, by what they take lately
 )
+
+// aheadRoom is how many attempts may wait on a worker whose attempts take tempo lately.
+func aheadRoom(w *labmesh.Worker, tempo time.Duration) int {
+	if tempo <= 0 || tempo > quickMax {
+		return 0
+	}
+	return int(min(AheadMax, time.Duration(w.Slots)*aheadTime/tempo))
+}
 
 // MayGoAhead reports whether tasks like t may wait on a worker for a slot: those
 // that need one slot and nothing else, and that may be started again.
@@ -168,8 +177,7 @@ func (x *change) reckon(id labmesh.WorkerID) {
 	} else {
 		x.v.free.Delete(id)
 	}
-	tempo, known := x.v.tempo.Get(id)
-	if ok && w.Status == labmesh.WorkerActive && known && tempo <= quickMax && u.Ahead < AheadMax {
+	if ok && w.Status == labmesh.WorkerActive && x.v.AheadRoom(w) > 0 {
 		x.v.quick.Set(id, struct{}{})
 	} else {
 		x.v.quick.Delete(id)

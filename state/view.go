@@ -240,6 +240,12 @@ func (v View) QuickWorkers() iter.Seq[*labmesh.Worker] {
 	}
 }
 
+// AheadRoom is how many more tasks may be given to a worker ahead of a free slot.
+func (v View) AheadRoom(w *labmesh.Worker) int {
+	tempo, _ := v.tempo.Get(w.ID)
+	return max(aheadRoom(w, tempo)-v.Used(w.ID).Ahead, 0)
+}
+
 // Used is what a worker's attempts take of it.
 func (v View) Used(id labmesh.WorkerID) Used { u, _ := v.used.Get(id); return u }
 
