@@ -121,8 +121,8 @@ func (w *Watch) news(n int) (ended []Verdict, gaps int, live bool, changed <-cha
 	return w.ended[n:len(w.ended):len(w.ended)], w.gaps, w.live, w.changed
 }
 
-// Wait blocks until all of ids have ended and calls each with every verdict as
-// it comes. With check set it first asks for each of them: tasks may have ended
+// Wait blocks until all of ids have ended and calls each, unless it is nil, with
+// every verdict as it comes. With check set it first asks for each of them: tasks may have ended
 // before the watch was opened. A task that is not there is an error.
 func (w *Watch) Wait(ctx context.Context, ids []labmesh.TaskID, check bool, each func(Verdict)) error {
 	left := make(map[labmesh.TaskID]bool, len(ids))
@@ -132,7 +132,9 @@ func (w *Watch) Wait(ctx context.Context, ids []labmesh.TaskID, check bool, each
 	tell := func(v Verdict) {
 		if left[v.ID] {
 			delete(left, v.ID)
-			each(v)
+			if each != nil {
+				each(v)
+			}
 		}
 	}
 	heard, known, pause := 0, 0, pollWaitMin

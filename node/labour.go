@@ -104,6 +104,7 @@ func (l *labour) run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return l.worker.Run(ctx) })
 	g.Go(func() error { return l.stayRegistered(ctx) })
+	g.Go(func() error { return l.tellAccepts(ctx) })
 	return g.Wait()
 }
 
@@ -137,6 +138,27 @@ func (l *labour) register(ctx context.Context) (uint64, error) {
 		select {
 		case <-time.After(insistPause):
 		case <-ctx.Done():
+		}
+	}
+}
+
+// acceptsEvery is how often it is looked whether the worker still takes work.
+const acceptsEvery = 500 * time.Millisecond
+
+// tellAccepts has the others hear at once when the worker takes no work any
+// more, as on a full disk, or takes it again.
+func (l *labour) tellAccepts(ctx context.Context) error {
+	tick := time.NewTicker(acceptsEvery)
+	defer tick.Stop()
+	for before := true; ; {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil
+		}
+		if now, _ := l.worker.Accepts(); now != before {
+			before = now
+			l.tell()
 		}
 	}
 }

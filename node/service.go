@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"labmesh"
 	"labmesh/node/httpapi"
 	"labmesh/security"
@@ -21,11 +23,14 @@ type service struct {
 	n        *Node
 	began    time.Time
 	caughtUp atomic.Bool
+	fresh    *rate.Limiter
 }
 
 var _ httpapi.Service = (*service)(nil)
 
-func newService(n *Node) *service { return &service{n: n, began: time.Now()} }
+func newService(n *Node) *service {
+	return &service{n: n, began: time.Now(), fresh: rate.NewLimiter(freshenRate, freshenBurst)}
+}
 
 // Authenticate finds out who bears an API key.
 func (s *service) Authenticate(key string) (httpapi.Caller, error) {
@@ -46,6 +51,12 @@ func (s *service) Task(ctx context.Context, id labmesh.TaskID) (labmesh.Task, er
 	if t, ok := view.Task(id); ok {
 		return *t, nil
 	}
+	if !view.Known(id) && s.freshen(ctx) {
+		view = s.n.replica.View()
+		if t, ok := view.Task(id); ok {
+			return *t, nil
+		}
+	}
 	s.awaitLedger(ctx, view.Index())
 	t, ok, err := s.n.ledger.Task(ctx, id)
 	if err != nil {
@@ -59,6 +70,27 @@ func (s *service) Task(ctx context.Context, id labmesh.TaskID) (labmesh.Task, er
 	}
 	return t, nil
 }
+
+// freshen waits until this node's view holds all that was decided before the
+// call, so that what was just submitted through another node is found here. It
+// costs an entry of the log, so it is for what is not found otherwise, and not
+// for all of that when there is much.
+func (s *service) freshen(ctx context.Context) bool {
+	if !s.fresh.Allow() || s.Ready() != nil {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(ctx, freshenTimeout)
+	defer cancel()
+	rc, err := s.n.replica.Propose(ctx, labmesh.WakeTasks{})
+	return err == nil && s.n.replica.Await(ctx, rc.Index) == nil
+}
+
+// Limits of freshening.
+const (
+	freshenTimeout = time.Second
+	freshenRate    = 50 // per second
+	freshenBurst   = 50
+)
 
 // awaitLedger has the ledger catch up with the view, as far as it can: a full
 // disk must not make reading impossible.

@@ -33,7 +33,7 @@ type Exit struct {
 	Stopped bool           // whether it was stopped because its context ended
 	User    time.Duration  // CPU time of the program and those children it waited for
 	System  time.Duration
-	MaxRSS  int64 // bytes, of the largest of them
+	MaxRSS  int64 // bytes, of the largest of them; 0 where it is not known
 }
 
 // StartError says that a program could not be started.
@@ -285,6 +285,17 @@ func (p *program) tidy() (err error) {
 	return err
 }
 
+// ownMaxRSS is the peak of this process, in the units of Rusage. A child begins
+// with what its parent had when it was forked, and so says nothing of itself
+// until it has had more.
+func ownMaxRSS() int64 {
+	var own syscall.Rusage
+	if syscall.Getrusage(syscall.RUSAGE_SELF, &own) != nil {
+		return 0
+	}
+	return int64(own.Maxrss) //nolint:unconvert // the types differ by system
+}
+
 func (p *program) exit(state *os.ProcessState) Exit {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -292,7 +303,7 @@ func (p *program) exit(state *os.ProcessState) Exit {
 	if ws, ok := state.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
 		e.Signal = ws.Signal()
 	}
-	if ru, ok := state.SysUsage().(*syscall.Rusage); ok {
+	if ru, ok := state.SysUsage().(*syscall.Rusage); ok && int64(ru.Maxrss) > ownMaxRSS() {
 		e.MaxRSS = int64(ru.Maxrss) * rssUnit //nolint:unconvert // the types differ by system
 	}
 	return e

@@ -21,6 +21,7 @@ var unsupported = map[string]bool{"depends_on": true, "bundle": true, "secrets":
 // readBody reads the body of r, of at most limit bytes.
 func readBody(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error) {
 	if r.ContentLength > limit {
+		drain(r.Body)
 		return nil, tooLarge(limit)
 	}
 	var b bytes.Buffer
@@ -31,6 +32,7 @@ func readBody(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, erro
 	var over *http.MaxBytesError
 	switch {
 	case errors.As(err, &over):
+		drain(r.Body)
 		return nil, tooLarge(limit)
 	case err != nil:
 		return nil, labmesh.Refuse(labmesh.Invalid, "The body broke off after %d bytes", b.Len())
@@ -38,6 +40,15 @@ func readBody(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, erro
 		return nil, labmesh.Refuse(labmesh.Invalid, "The body is not UTF-8")
 	}
 	return b.Bytes(), nil
+}
+
+// drainMax bounds how much of a body that is too large is read all the same.
+const drainMax = 16 << 20
+
+// drain reads on, within bounds, so that the caller, who is still sending, comes
+// to read the answer: a connection closed on unread bytes is reset.
+func drain(body io.Reader) {
+	_, _ = io.CopyN(io.Discard, body, drainMax) // however it ends, the answer is the same
 }
 
 func tooLarge(limit int64) error {

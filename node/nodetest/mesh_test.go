@@ -197,3 +197,18 @@ func TestTwoNodesAreOneVoterAndALearnerAndSaySo(t *testing.T) {
 		}
 	})
 }
+
+func TestWhatOneNodeTookEveryNodeFinds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, _ := start(t, 3, time.Second)
+		for i := range 30 {
+			id := m.Submit(t, i%3, labmesh.Spec{})
+			if task := m.Task(t, (i+1)%3, id); task.ID != id { // no sleep in between
+				t.Errorf("got %+v", task)
+			}
+		}
+		if _, err := m.Nodes[1].Service().Task(t.Context(), "nobody"); labmesh.ReasonOf(err) != labmesh.NotFound {
+			t.Errorf("a task that nobody submitted: %v", err)
+		}
+	})
+}
