@@ -28,7 +28,7 @@ func TestFullDiskTakesNoWork(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if ok, why := w.Accepts(); ok || !strings.Contains(why, "MiB left") {
+		if ok, why := w.Accepts(); ok || !strings.Contains(why, "KiB left") {
 			t.Errorf("accepts %v, %q", ok, why)
 		}
 		desk.Put(task("a", 0))

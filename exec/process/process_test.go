@@ -78,6 +78,23 @@ func sh(dir, script string) (process.Command, *output.Output) {
 	return process.Command{Path: "/bin/sh", Args: []string{"sh", "-c", script}, Dir: dir, Env: os.Environ(), Output: o, Grace: 200 * time.Millisecond}, o
 }
 
+func TestMemoryIsReportedOnceItIsMoreThanWasInherited(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	h, err := process.Open(t.Context(), process.Config{Dir: filepath.Join(dir, "running")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Close()
+	for script, want := range map[string]bool{"exit 0": false, "head -c 700000000 /dev/zero | tail -c 600000000 >/dev/null": true} {
+		c, _ := sh(dir, script)
+		exit, err := h.Run(t.Context(), c)
+		if err != nil || exit.Code != 0 || exit.MaxRSS > 500_000_000 != want || !want && exit.MaxRSS != 0 {
+			t.Errorf("%s: %+v, %v", script, exit, err)
+		}
+	}
+}
+
 func TestEndsAreToldApart(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, h *process.Host, dir string) {
@@ -89,7 +106,7 @@ func TestEndsAreToldApart(t *testing.T) {
 		} {
 			c, _ := sh(dir, script)
 			got, err := h.Run(t.Context(), c)
-			if err != nil || got.Code != want.Code || got.Signal != want.Signal || got.Stopped || got.MaxRSS == 0 {
+			if err != nil || got.Code != want.Code || got.Signal != want.Signal || got.Stopped {
 				t.Errorf("%s: %+v, %v", script, got, err)
 			}
 		}
