@@ -187,17 +187,3 @@ func (c *clock) when(ctx context.Context, id labmesh.TaskID) (time.Time, error) 
 		}
 	}
 }
-
-// all waits for the verdicts of ids and returns when the last was seen.
-func (c *clock) all(ctx context.Context, ids []labmesh.TaskID) (last time.Time, err error) {
-	for _, id := range ids {
-		at, err := c.when(ctx, id)
-		if err != nil {
-			return last, err
-		}
-		if at.After(last) {
-			last = at
-		}
-	}
-	return last, nil
-}

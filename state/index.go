@@ -22,7 +22,7 @@ const (
 const (
 	AheadMax  = 32                     // attempts that may wait on a worker
 	quickMax  = 50 * time.Millisecond  // what its attempts may take lately for that
-	aheadTime = 100 * time.Millisecond // what those that wait may take it together, by what they take lately
+	aheadTime = 250 * time.Millisecond // what those that wait may take it together, by what they take lately
 )
 
 // aheadRoom is how many attempts may wait on a worker whose attempts take tempo lately.
