@@ -14,7 +14,7 @@ import (
 
 func TestWhoMayNotJoinIsToldWhy(t *testing.T) {
 	t.Parallel()
-	m := start(t, lab.Config{Nodes: 1, Slots: 1})
+	m := start(t, lab.Config{Nodes: 1, Slots: 1, Args: []string{"--max-replicas", "2"}})
 	n := m.Nodes[0]
 	invite := func(r api.InviteRequest) string {
 		reply, err := n.Client().Invite(t.Context(), r)
@@ -58,6 +58,7 @@ func TestWhoMayNotJoinIsToldWhy(t *testing.T) {
 	refused("a used-up invite", []string{"used"}, up("--join", once)...)
 	until(t, 5*time.Second, "the invite expires", func() bool { return time.Now().After(expired) })
 	refused("an expired invite", []string{"expired"}, up("--join", brief)...)
+	refused("a mesh that is full", []string{"2 nodes", "--max-replicas"}, up("--join", m.Invite())...)
 
 	refused("a data dir in use", []string{"in use", n.Dir}, "up", "--port", "0", "--data-dir", n.Dir)
 	u, err := url.Parse(n.URL())
