@@ -160,7 +160,7 @@ func TestShortTasksWaitOnTheWorkerItself(t *testing.T) {
 		t.Errorf("%v was placed behind a task that takes long", placed(got))
 	}
 	task, _ := m.c.View().Task("t0")
-	if task.Phase != labmesh.Pending || task.Lost != 0 || task.Failed != 0 || !task.NotBefore.IsZero() {
+	if task.Phase != labmesh.Pending || task.Lost != 0 || task.Failed != 0 || len(task.History) != 0 || !task.NotBefore.IsZero() {
 		t.Errorf("a task that waited in the wrong place is %+v", task)
 	}
 }

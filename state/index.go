@@ -15,7 +15,7 @@ const (
 	OfferTimeout = 60 * time.Second // from placing to starting
 	TimeoutGrace = 30 * time.Second // past the task's own timeout
 	CancelGrace  = 60 * time.Second // from cancelling to the end
-	AheadTimeout = 2 * time.Second  // from placing ahead to starting, before it goes elsewhere
+	AheadTimeout = time.Second      // from placing ahead to starting, before it goes elsewhere
 )
 
 // Placing ahead of a free slot.

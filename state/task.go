@@ -149,7 +149,9 @@ func (x *change) finish(cmd labmesh.FinishTask) *labmesh.Error {
 		o.Cause, o.Error = "", ""
 	}
 	t.Error, t.Cause, t.Result = o.Error, o.Cause, o.Result
-	x.endAttempt(&t, attemptStatus(&t, o.Cause), o)
+	if !onlyWaited(old, o.Cause) {
+		x.endAttempt(&t, attemptStatus(&t, o.Cause), o)
+	}
 	x.settle(old, &t)
 	if !o.Cause.Infra() {
 		x.timed(cmd.Worker, max(time.Duration(o.Seconds*float64(time.Second)), 1))
@@ -157,13 +159,19 @@ func (x *change) finish(cmd labmesh.FinishTask) *labmesh.Error {
 	return nil
 }
 
+// onlyWaited reports whether an attempt that was given up was never started: it waited on a worker for a slot. That is no attempt that anyone
+// should hear of, and counts as nothing.
+func onlyWaited(t *labmesh.Task, cause labmesh.Cause) bool {
+	return t.Ahead && t.Phase == labmesh.Assigned && (cause == labmesh.CauseOffer || cause == labmesh.CauseWorkerLost)
+}
+
 // blame counts a bad outcome where it belongs and says what follows from it.
 func (x *change) blame(t *labmesh.Task, cause labmesh.Cause) labmesh.Signal {
 	if t.Phase == labmesh.Cancelling {
 		return labmesh.Fail // which ends in cancelled
 	}
-	if t.Ahead && cause == labmesh.CauseOffer {
-		return labmesh.Retry // it only waited, in the wrong place
+	if onlyWaited(t, cause) {
+		return labmesh.Retry
 	}
 	if cause.Infra() {
 		t.Lost++
@@ -276,7 +284,7 @@ func (x *change) expire(cmd labmesh.ExpireTask) *labmesh.Error {
 	if t.Phase == labmesh.Cancelled {
 		t.Cause = labmesh.CauseCancelled
 	}
-	if old.Phase.Held() {
+	if old.Phase.Held() && !onlyWaited(old, o.Cause) {
 		x.endAttempt(&t, attemptStatus(&t, o.Cause), o)
 	}
 	x.settle(old, &t)

@@ -64,7 +64,9 @@ func (x *change) loseWorker(cmd labmesh.LoseWorker) *labmesh.Error {
 			continue // cannot be: every held phase has a way out
 		}
 		t.Cause, t.Error = o.Cause, o.Error
-		x.endAttempt(&t, attemptLost, o)
+		if !onlyWaited(old, o.Cause) {
+			x.endAttempt(&t, attemptLost, o)
+		}
 		x.settle(old, &t)
 	}
 	return nil
