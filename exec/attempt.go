@@ -73,7 +73,7 @@ func (w *Worker) perform(ctx context.Context, t labmesh.Task, r *run) (o labmesh
 			o = labmesh.Outcome{Cause: labmesh.CauseSpawn, Error: fmt.Sprintf("the %s runner panicked: %v", t.Spec.Kind, p)}
 		}
 	}()
-	w.reports.add(labmesh.StartTask{ID: t.ID, Attempt: t.Attempt, Worker: w.cfg.Worker})
+	w.reports.add(labmesh.StartTask{ID: t.ID, Attempt: t.Attempt, Worker: w.cfg.Worker}, startLinger)
 	o = runner.Run(ctx, Attempt{Task: t, Number: t.Attempt, Worker: w.cfg.Worker, Dir: attemptDir(w.cfg.Dir, keyOf(&t)), Output: r.output})
 	if cause, message, stopped := Stopped(ctx); stopped && !o.OK && o.Cause == "" {
 		o.Cause, o.Error = cause, message

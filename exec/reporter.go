@@ -23,6 +23,10 @@ const (
 	// for it, and an attempt that is over by then reports start and end at once:
 	// half the entries in the log.
 	startLinger = 5 * time.Millisecond
+
+	// finishLinger is the same for the end of an attempt on a worker that has
+	// more at hand: its slots are not idle meanwhile.
+	finishLinger = 3 * time.Millisecond
 )
 
 // reporter hands in reports, in order, as many at once as there are, and
@@ -43,14 +47,12 @@ func newReporter(d Desk, l *slog.Logger, declined func(key)) *reporter {
 	return &reporter{desk: d, logger: l, declined: declined, wake: make(chan struct{}, 1)}
 }
 
-// add queues a report.
-func (r *reporter) add(c labmesh.Command) {
-	now := time.Now()
+// add queues a report, which may wait for others for so long.
+func (r *reporter) add(c labmesh.Command, linger time.Duration) {
+	due := time.Now().Add(linger)
 	r.mu.Lock()
-	if _, start := c.(labmesh.StartTask); !start {
-		r.due = now
-	} else if len(r.queue) == 0 {
-		r.due = now.Add(startLinger)
+	if len(r.queue) == 0 || due.Before(r.due) {
+		r.due = due
 	}
 	r.queue = append(r.queue, c)
 	r.mu.Unlock()

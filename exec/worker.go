@@ -42,7 +42,8 @@ type Worker struct {
 
 	mu   sync.Mutex
 	have map[key]*run
-	used int // slots taken by live attempts
+	used int  // slots taken by live attempts
+	more bool // attempts are held that wait for a slot
 }
 
 // run is an attempt that the worker knows of.
@@ -176,9 +177,11 @@ func (w *Worker) step(work context.Context, held []labmesh.Task) (start []begun)
 	for i := range p.orphaned {
 		w.reportOrphan(&p.orphaned[i])
 	}
+	w.more = false
 	for _, t := range p.start {
 		slots := min(t.Spec.Requirements.Slots(w.cfg.Slots), w.cfg.Slots)
 		if w.used+slots > w.cfg.Slots {
+			w.more = true
 			break // in order: a big attempt is not overtaken for ever
 		}
 		actx, stop := context.WithCancelCause(work)
@@ -228,5 +231,9 @@ func (w *Worker) declined(k key) {
 }
 
 func (w *Worker) finish(k key, o labmesh.Outcome) {
-	w.reports.add(labmesh.FinishTask{ID: k.task, Attempt: k.attempt, Worker: w.cfg.Worker, Outcome: o})
+	linger := time.Duration(0)
+	if w.more {
+		linger = finishLinger
+	}
+	w.reports.add(labmesh.FinishTask{ID: k.task, Attempt: k.attempt, Worker: w.cfg.Worker, Outcome: o}, linger)
 }
