@@ -46,7 +46,7 @@ func (x *change) submit(cmd labmesh.SubmitTask) labmesh.Answer {
 		Phase: labmesh.Pending, Class: classOf(&cmd.Spec), Created: x.at,
 	}
 	if c, ok := x.v.classes.Get(t.Class); ok {
-		t.Spec.Requirements = c.Needs // equal, and in memory once
+		t.Class, t.Spec.Kind, t.Spec.Requirements = c.ID, c.Kind, c.Needs // equal, and in memory once
 	}
 	x.v.ids.Set(t.ID, t.Seq)
 	x.put(nil, t)

@@ -12,7 +12,7 @@ import (
 // with a long queue should not take twice its memory.
 const (
 	garbageMin   = 20 << 20 // bytes that are always allowed
-	garbageShare = 40       // percent of what is needed that is allowed beyond that
+	garbageShare = 30       // percent of what is needed that is allowed beyond that
 	gcLookEvery  = 2 * time.Second
 	gcPercentMax = 400
 )
