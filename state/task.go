@@ -159,8 +159,9 @@ func (x *change) finish(cmd labmesh.FinishTask) *labmesh.Error {
 	return nil
 }
 
-// onlyWaited reports whether an attempt that was given up was never started: it waited on a worker for a slot. That is no attempt that anyone
-// should hear of, and counts as nothing.
+// onlyWaited reports whether an attempt that was given up was never started: it
+// waited on a worker for a slot. That is no attempt that anyone should hear of,
+// and counts as nothing.
 func onlyWaited(t *labmesh.Task, cause labmesh.Cause) bool {
 	return t.Ahead && t.Phase == labmesh.Assigned && (cause == labmesh.CauseOffer || cause == labmesh.CauseWorkerLost)
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -92,21 +93,7 @@ func newTaskCommand(a *app) *cobra.Command {
 		Short:   "Show one task in full, with its attempts",
 		Example: "  labmesh task \"$(labmesh run --detach -- echo hello)\"\n  labmesh task --json \"$(labmesh run --detach -- echo hello)\"",
 		Args:    args(cobra.ExactArgs(1), "it takes one task id (labmesh tasks lists them)"),
-		RunE: func(cmd *cobra.Command, ids []string) error {
-			c, err := a.client()
-			if err != nil {
-				return err
-			}
-			defer c.Close()
-			t, err := c.Task(cmd.Context(), labmesh.TaskID(ids[0]))
-			if err != nil {
-				return named(err, ids[0])
-			}
-			if a.json {
-				return a.printJSON(t)
-			}
-			return a.printTask(t)
-		},
+		RunE: ofTask(a, (*client.Client).Task, a.printTask),
 	}
 }
 
@@ -156,33 +143,42 @@ func newWhyCommand(a *app) *cobra.Command {
 		Short:   "Say why a task is where it is, above all why it waits",
 		Example: "  labmesh why \"$(labmesh run --detach --hardware cuda -- nvidia-smi)\"",
 		Args:    args(cobra.ExactArgs(1), "it takes one task id (labmesh tasks lists them)"),
-		RunE: func(cmd *cobra.Command, ids []string) error {
-			c, err := a.client()
-			if err != nil {
-				return err
-			}
-			defer c.Close()
-			w, err := c.Why(cmd.Context(), labmesh.TaskID(ids[0]))
-			if err != nil {
-				return named(err, ids[0])
-			}
-			if a.json {
-				return a.printJSON(w)
-			}
-			fmt.Fprintf(a.out, "%s is %s: %s\n", w.Task, w.Status, printable(w.Summary))
-			if w.Ahead > 0 {
-				fmt.Fprintf(a.out, "%d tasks go first\n", w.Ahead)
-			}
-			t := newTable(a.out)
-			for _, worker := range w.Workers {
-				fit := "does not fit"
-				if worker.Fits {
-					fit = "fits"
-				}
-				t.line([]string{string(worker.Worker), fit, printable(join(worker.Reasons))})
-			}
-			return t.flush()
-		},
+		RunE: ofTask(a, (*client.Client).Why, a.printWhy),
+	}
+}
+
+func (a *app) printWhy(w api.Why) error {
+	fmt.Fprintf(a.out, "%s is %s: %s\n", w.Task, w.Status, printable(w.Summary))
+	if w.Ahead > 0 {
+		fmt.Fprintf(a.out, "%d tasks go first\n", w.Ahead)
+	}
+	t := newTable(a.out)
+	for _, worker := range w.Workers {
+		fit := "does not fit"
+		if worker.Fits {
+			fit = "fits"
+		}
+		t.line([]string{string(worker.Worker), fit, printable(join(worker.Reasons))})
+	}
+	return t.flush()
+}
+
+// ofTask runs a command about one task: it asks the node and prints the answer.
+func ofTask[T any](a *app, ask func(*client.Client, context.Context, labmesh.TaskID) (T, error), print func(T) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, ids []string) error {
+		c, err := a.client()
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		answer, err := ask(c, cmd.Context(), labmesh.TaskID(ids[0]))
+		if err != nil {
+			return named(err, ids[0])
+		}
+		if a.json {
+			return a.printJSON(answer)
+		}
+		return print(answer)
 	}
 }
 
