@@ -93,7 +93,7 @@ func newTaskCommand(a *app) *cobra.Command {
 		Short:   "Show one task in full, with its attempts",
 		Example: "  labmesh task \"$(labmesh run --detach -- echo hello)\"\n  labmesh task --json \"$(labmesh run --detach -- echo hello)\"",
 		Args:    args(cobra.ExactArgs(1), "it takes one task id (labmesh tasks lists them)"),
-		RunE: ofTask(a, (*client.Client).Task, a.printTask),
+		RunE:    ofTask(a, (*client.Client).Task, a.printTask),
 	}
 }
 
@@ -143,7 +143,7 @@ func newWhyCommand(a *app) *cobra.Command {
 		Short:   "Say why a task is where it is, above all why it waits",
 		Example: "  labmesh why \"$(labmesh run --detach --hardware cuda -- nvidia-smi)\"",
 		Args:    args(cobra.ExactArgs(1), "it takes one task id (labmesh tasks lists them)"),
-		RunE: ofTask(a, (*client.Client).Why, a.printWhy),
+		RunE:    ofTask(a, (*client.Client).Why, a.printWhy),
 	}
 }
 
