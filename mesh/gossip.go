@@ -183,21 +183,6 @@ func (h *Host) AdvertNow() {
 	}
 }
 
-// SendAdvert exchanges adverts with one member face to face.
-func (h *Host) SendAdvert(ctx context.Context, to labmesh.NodeID) error {
-	p, err := peerID(to)
-	if err != nil {
-		return err
-	}
-	if !h.guard.may(p, AdvertProtocol) {
-		return labmesh.Refuse(labmesh.Denied, "send advert: %s is not a member", to)
-	}
-	if err := h.connect(ctx, p, dialTimeout, true); err != nil {
-		return fmt.Errorf("send advert: %w", err)
-	}
-	return h.greet(ctx, p)
-}
-
 // greet exchanges adverts with a connected member. That it comes about says that
 // each admits the other.
 func (h *Host) greet(ctx context.Context, p peer.ID) error {

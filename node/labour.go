@@ -200,7 +200,7 @@ func (l *labour) Close() (err error) {
 // advert is what this node says of itself now.
 func (n *Node) advert() labmesh.Advert {
 	a := labmesh.Advert{API: n.URL(), Version: n.cfg.Version, Feature: labmesh.Feature}
-	l := n.works.Load()
+	l := n.labour.Load()
 	if l == nil {
 		return a
 	}

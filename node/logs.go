@@ -42,10 +42,11 @@ func (n *Node) serveLogs(ctx context.Context) error {
 }
 
 func (n *Node) localLogs(ctx context.Context, req logsRequest) (io.ReadCloser, error) {
-	if n.labour == nil {
+	l := n.labour.Load()
+	if l == nil {
 		return nil, labmesh.Refuse(labmesh.NotFound, "this node takes no work")
 	}
-	return n.labour.worker.Logs(ctx, req.Task, req.Attempt, output.Query{Stream: req.Stream, Follow: req.Follow})
+	return l.worker.Logs(ctx, req.Task, req.Attempt, output.Query{Stream: req.Stream, Follow: req.Follow})
 }
 
 // openLogs reads the output of an attempt from the node that has it.

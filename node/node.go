@@ -42,8 +42,7 @@ type Node struct {
 	host     *mesh.Host
 	ledger   *ledger
 	replica  *consensus.Replica
-	labour   *labour // nil on a node that takes no work
-	works    atomic.Pointer[labour]
+	labour   atomic.Pointer[labour] // nil on a node that takes no work; the host asks for it before Open is done
 	service  *service
 	listener net.Listener
 	ready    chan struct{}
@@ -83,10 +82,11 @@ func Open(ctx context.Context, cfg Config) (_ *Node, err error) {
 	}
 	n.members.follow(n.replica)
 	if !cfg.NoWork {
-		if n.labour, err = openLabour(ctx, cfg, n.host, n.replica); err != nil {
+		l, err := openLabour(ctx, cfg, n.host, n.replica)
+		if err != nil {
 			return nil, err
 		}
-		n.works.Store(n.labour)
+		n.labour.Store(l)
 	}
 	n.service = newService(n)
 	return n, nil
@@ -157,8 +157,8 @@ func (n *Node) Run(ctx context.Context) error {
 	log := level{n.replica.Run}
 	way := level{n.handOver}
 	work := level{n.lead, n.fillLedger, n.members.run, n.announce}
-	if n.labour != nil {
-		work = append(work, n.labour.run)
+	if l := n.labour.Load(); l != nil {
+		work = append(work, l.run)
 	}
 	door := level{}
 	if n.listener != nil {
@@ -169,8 +169,8 @@ func (n *Node) Run(ctx context.Context) error {
 
 // Close releases everything, in reverse. It is safe twice.
 func (n *Node) Close() (err error) {
-	if n.labour != nil {
-		err = errors.Join(err, n.labour.Close())
+	if l := n.labour.Load(); l != nil {
+		err = errors.Join(err, l.Close())
 	}
 	if n.replica != nil {
 		err = errors.Join(err, n.replica.Close())
@@ -226,9 +226,9 @@ func (n *Node) announce(ctx context.Context) error {
 	if err := n.makeKnown(ctx); err != nil {
 		return err
 	}
-	if n.labour != nil {
+	if l := n.labour.Load(); l != nil {
 		select {
-		case <-n.labour.registered:
+		case <-l.registered:
 		case <-ctx.Done():
 			return nil
 		}
