@@ -107,6 +107,12 @@ func DecodeCommand(line []byte) (Command, error) {
 		return decode[PutInvite](data)
 	case "put_key.v1":
 		return decode[PutKey](data)
+	case RecordTests{}.CommandName():
+		return decode[RecordTests](data)
+	case PutSecret{}.CommandName():
+		return decode[PutSecret](data)
+	case DropSecret{}.CommandName():
+		return decode[DropSecret](data)
 	}
 	return nil, fmt.Errorf("unknown command %.40q: a newer version of labmesh wrote it; upgrade this node", name)
 }

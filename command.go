@@ -125,18 +125,42 @@ type PutKey struct {
 	Key Key `json:"key"`
 }
 
+// RecordTests is a worker's word of test cases that ended in an attempt under
+// way. From is how many of the attempt were recorded before: what is sent twice is recorded once.
+type RecordTests struct {
+	ID      TaskID     `json:"id"`
+	Attempt int        `json:"attempt"`
+	Worker  WorkerID   `json:"worker_id"`
+	From    int        `json:"from"`
+	Cases   []TestCase `json:"cases"` // at most CasesMax
+}
+
+// PutSecret keeps a value for attempts that ask for it by name, in place of any before it.
+type PutSecret struct {
+	Secret Secret `json:"secret"`
+}
+
+// DropSecret forgets a secret.
+type DropSecret struct {
+	Name string `json:"name"`
+	By   string `json:"by,omitempty"`
+}
+
 // The names under which commands are in the log.
-func (FoundMesh) CommandName() string  { return "found_mesh.v1" }
-func (SubmitTask) CommandName() string { return "submit_task.v1" }
-func (PlaceTask) CommandName() string  { return "place_task.v1" }
-func (StartTask) CommandName() string  { return "start_task.v1" }
-func (FinishTask) CommandName() string { return "finish_task.v1" }
-func (CancelTask) CommandName() string { return "cancel_task.v1" }
-func (ExpireTask) CommandName() string { return "expire_task.v1" }
-func (WakeTasks) CommandName() string  { return "wake_tasks.v1" }
-func (PutWorker) CommandName() string  { return "put_worker.v1" }
-func (LoseWorker) CommandName() string { return "lose_worker.v1" }
-func (PutMember) CommandName() string  { return "put_member.v1" }
-func (BanMember) CommandName() string  { return "ban_member.v1" }
-func (PutInvite) CommandName() string  { return "put_invite.v1" }
-func (PutKey) CommandName() string     { return "put_key.v1" }
+func (FoundMesh) CommandName() string   { return "found_mesh.v1" }
+func (SubmitTask) CommandName() string  { return "submit_task.v1" }
+func (PlaceTask) CommandName() string   { return "place_task.v1" }
+func (StartTask) CommandName() string   { return "start_task.v1" }
+func (FinishTask) CommandName() string  { return "finish_task.v1" }
+func (CancelTask) CommandName() string  { return "cancel_task.v1" }
+func (ExpireTask) CommandName() string  { return "expire_task.v1" }
+func (WakeTasks) CommandName() string   { return "wake_tasks.v1" }
+func (PutWorker) CommandName() string   { return "put_worker.v1" }
+func (LoseWorker) CommandName() string  { return "lose_worker.v1" }
+func (PutMember) CommandName() string   { return "put_member.v1" }
+func (BanMember) CommandName() string   { return "ban_member.v1" }
+func (PutInvite) CommandName() string   { return "put_invite.v1" }
+func (PutKey) CommandName() string      { return "put_key.v1" }
+func (RecordTests) CommandName() string { return "record_tests.v1" }
+func (PutSecret) CommandName() string   { return "put_secret.v1" }
+func (DropSecret) CommandName() string  { return "drop_secret.v1" }

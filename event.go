@@ -15,8 +15,18 @@ type Event struct {
 	Attempt *Attempt `json:"attempt,omitempty"` // the attempt that ended
 	Worker  *Worker  `json:"worker,omitempty"`  // the worker after the event
 	Member  *Member  `json:"member,omitempty"`
+	Tests   *Tests   `json:"tests,omitempty"`  // test cases that ended
 	Actor   string   `json:"actor,omitempty"`  // on whose word
 	Detail  string   `json:"detail,omitempty"` // for people
+}
+
+// Tests are test cases that ended in an attempt.
+type Tests struct {
+	Task    TaskID     `json:"task_id"`
+	Attempt int        `json:"attempt"`
+	Worker  WorkerID   `json:"worker_id"`
+	From    int        `json:"from"` // how many of the attempt came before
+	Cases   []TestCase `json:"cases"`
 }
 
 // EventType names what happened.
@@ -42,4 +52,7 @@ const (
 	MeshFounded    EventType = "mesh_founded"
 	InviteMade     EventType = "invite_made"
 	KeyMade        EventType = "key_made"
+	TestsRecorded  EventType = "tests_recorded"
+	SecretPut      EventType = "secret_put"
+	SecretDropped  EventType = "secret_dropped"
 )

@@ -36,6 +36,19 @@ var needs = []need{
 			}
 			return "it has no " + strings.Join(words, ", ") + why
 		}},
+	{func(_ Kind, r *Requirements, w *Worker) bool { return len(r.missing(w)) == 0 },
+		func(_ Kind, r *Requirements, w *Worker) string {
+			return "these tools are not on it: " + strings.Join(r.missing(w), ", ")
+		}},
+	{func(_ Kind, r *Requirements, w *Worker) bool {
+		return r.Sandbox == SandboxNone || slices.Contains(w.Capabilities.Sandboxes, r.Sandbox)
+	}, func(_ Kind, r *Requirements, w *Worker) string {
+		why := ""
+		if a := w.Capabilities.Absent["sandbox:"+string(r.Sandbox)]; a != "" {
+			why = " (" + a + ")"
+		}
+		return "it cannot make the sandbox " + string(r.Sandbox) + why
+	}},
 	{func(_ Kind, r *Requirements, w *Worker) bool { return r.MinMemoryGB <= w.Capabilities.Memory.TotalGB },
 		func(_ Kind, r *Requirements, w *Worker) string {
 			return fmt.Sprintf("it has %.1f GiB of memory, the task needs %g", w.Capabilities.Memory.TotalGB, r.MinMemoryGB)
@@ -97,6 +110,16 @@ func (r *Requirements) lacking(w *Worker) (words []string) {
 		}
 	}
 	return words
+}
+
+// missing are the tools that w does not have.
+func (r *Requirements) missing(w *Worker) (tools []string) {
+	for _, t := range r.Tools {
+		if _, ok := w.Capabilities.Tools[t]; !ok {
+			tools = append(tools, t)
+		}
+	}
+	return tools
 }
 
 func (c *Capabilities) has(word string) bool {

@@ -42,6 +42,21 @@ func samples() []labmesh.Command {
 		labmesh.BanMember{Node: "n2", By: "k1"},
 		labmesh.PutInvite{Invite: labmesh.Invite{ID: "i1", Key: []byte{3, 4}, Role: "node", Expires: at, Uses: 2, By: "k1"}},
 		labmesh.PutKey{Key: labmesh.Key{ID: "k2", Hash: []byte{5}, Role: "admin", Name: "bob", Created: at}},
+		labmesh.RecordTests{ID: "t1", Attempt: 2, Worker: "w1", From: 3, Cases: []labmesh.TestCase{{Suite: "s1", Framework: "pytest", File: "a/test_b.py", Name: "TestC::test_d",
+			Params: "1-x", Verdict: "failed", Seconds: 0.25, Try: 2, Message: "assert 1 == 2", Log: "stdout:10-90", Quarantined: true}}},
+		labmesh.PutSecret{Secret: labmesh.Secret{Name: "TOKEN", Value: "v", By: "k1", Put: at}},
+		labmesh.DropSecret{Name: "TOKEN", By: "k1"},
+	}
+}
+
+// grown has commands with the fields that came after their golden file, by the name of its further one.
+func grown() map[string]labmesh.Command {
+	return map[string]labmesh.Command{
+		"submit_task.v1-2": labmesh.SubmitTask{ID: "t1", Spec: labmesh.Spec{Kind: "custom", Secrets: []string{"TOKEN"}, Bundle: "b1", Artifacts: []string{"out/**"},
+			Limits:       &labmesh.Limits{CPUs: 1.5, MemoryGB: 2, Pids: 64, DiskGB: 10},
+			Requirements: labmesh.Requirements{Tools: []string{"pytest"}, Sandbox: "no_network"}}},
+		"finish_task.v1-2": labmesh.FinishTask{ID: "t1", Attempt: 2, Worker: "w1", Outcome: labmesh.Outcome{OK: true, Seconds: 1, Outputs: &labmesh.Outputs{Tree: "b2", Files: 3, Bytes: 77}}},
+		"put_worker.v1-2":  labmesh.PutWorker{Worker: labmesh.Worker{ID: "w1", Capabilities: labmesh.Capabilities{Sandboxes: []labmesh.Sandbox{"no_network"}}}},
 	}
 }
 
@@ -49,8 +64,11 @@ func samples() []labmesh.Command {
 func TestCommandsInTheLogAreForEver(t *testing.T) {
 	t.Parallel()
 	seen := map[string]bool{}
+	all := grown()
 	for _, cmd := range samples() {
-		name := cmd.CommandName()
+		all[cmd.CommandName()] = cmd
+	}
+	for name, cmd := range all {
 		seen[name+".json"] = true
 		path := filepath.Join("testdata", "commands", name+".json")
 		line, err := labmesh.EncodeCommand(cmd)

@@ -42,6 +42,17 @@ type Spec struct {
 	Labels         map[string]string `json:"labels,omitempty"`
 	Env            map[string]string `json:"env,omitempty"`
 
+	// Secrets are names of values that the mesh keeps (see [PutSecret]). Each attempt finds them as
+	// variables of its environment by the same names.
+	Secrets []string `json:"secrets,omitempty"`
+	// Bundle is the content id of a tree of files, of which each attempt finds a copy in its work directory.
+	Bundle string `json:"bundle,omitempty"`
+	// Artifacts are patterns of files below the work directory that are kept when an attempt
+	// has ended: as in .gitignore, with ** for any directories.
+	Artifacts []string `json:"artifacts,omitempty"`
+	// Limits bound what one attempt may use of its machine; nil leaves it to the machine.
+	Limits *Limits `json:"limits,omitempty"`
+
 	// TimeoutSeconds bounds one attempt from its start; 0 means no bound.
 	TimeoutSeconds float64 `json:"timeout_seconds,omitempty"`
 	// QueueTimeoutSeconds bounds the wait from submit to the first start; 0 means no bound.
@@ -56,6 +67,15 @@ type Spec struct {
 type RetryPolicy struct {
 	MaxRetries     int     `json:"max_retries"`
 	BackoffSeconds float64 `json:"backoff_seconds,omitempty"` // doubled with each retry, up to BackoffMax
+}
+
+// Limits bound what one attempt may use, where the machine can hold it to them.
+// What is 0 is not bounded.
+type Limits struct {
+	CPUs     float64 `json:"cpus,omitempty"`      // CPU seconds a second
+	MemoryGB float64 `json:"memory_gb,omitempty"` // GiB; what takes more is killed, with the cause oom
+	Pids     int     `json:"pids,omitempty"`      // processes and threads
+	DiskGB   float64 `json:"disk_gb,omitempty"`   // GiB in the attempt's directory; what takes more is stopped, with the cause disk_quota
 }
 
 // Limits on retrying.
@@ -76,7 +96,22 @@ type Requirements struct {
 	Exclusive      bool              `json:"exclusive,omitempty"`        // takes every slot of the worker
 	Tags           map[string]string `json:"tags,omitempty"`             // each must be equal on the worker
 	WorkerID       WorkerID          `json:"worker_id,omitempty"`        // this worker and no other
+	Tools          []string          `json:"tools,omitempty"`            // every one must be among the worker's tools, e.g. pytest
+	Sandbox        Sandbox           `json:"sandbox,omitempty"`          // how far the program is shut in
 }
+
+// Sandbox says how far an attempt's program is shut in.
+type Sandbox string
+
+// The sandboxes. A worker offers those that its machine can really make.
+const (
+	SandboxNone      Sandbox = ""           // it runs as any program of the node's user
+	SandboxNoNetwork Sandbox = "no_network" // in namespaces of its own, without a network
+	SandboxBubble    Sandbox = "bubblewrap" // without a network, and all but its own directory read-only
+)
+
+// Sandboxes lists every sandbox that a task may ask for.
+func Sandboxes() []Sandbox { return []Sandbox{SandboxNoNetwork, SandboxBubble} }
 
 // Task is one task and where it stands. A Task that has been published in a
 // view is never changed: a change makes a new one.
@@ -106,6 +141,9 @@ type Task struct {
 	Cause  Cause           `json:"cause,omitempty"`
 	Result json.RawMessage `json:"result,omitempty"` // what the accepted attempt handed in
 
+	Outputs *Outputs `json:"outputs,omitempty"` // what the accepted attempt left
+
+	Cases   int       `json:"cases,omitempty"`   // test cases recorded of the newest attempt
 	History []Attempt `json:"history,omitempty"` // attempts that ended, oldest first
 	Index   uint64    `json:"log_index"`         // log index that last changed the task
 }
@@ -123,6 +161,15 @@ type Attempt struct {
 	Ended   time.Time       `json:"end_time"`
 	Seconds float64         `json:"execution_time_seconds"`
 	Metrics json.RawMessage `json:"hardware_metrics,omitempty"`
+	Outputs *Outputs        `json:"outputs,omitempty"`
+}
+
+// Outputs are the files that an attempt left and that are kept: a tree of
+// content, to be had from the nodes that hold it.
+type Outputs struct {
+	Tree  string `json:"tree"`  // its content id
+	Files int    `json:"files"` // regular files in it
+	Bytes int64  `json:"bytes"` // their sizes together
 }
 
 // Outcome is what a worker says of an attempt that ended.
@@ -133,6 +180,7 @@ type Outcome struct {
 	Result  json.RawMessage `json:"result,omitempty"` // at most ResultBytesMax
 	Seconds float64         `json:"seconds"`          // on the worker's monotonic clock
 	Metrics json.RawMessage `json:"metrics,omitempty"`
+	Outputs *Outputs        `json:"outputs,omitempty"` // files that it left, if any are kept
 }
 
 // ResultBytesMax bounds what one attempt may put into the log; more goes by reference.
@@ -155,12 +203,16 @@ const (
 	CauseDisk       Cause = "disk"        // the machine had no disk space left
 	CauseWorkerLost Cause = "worker_lost" // the worker was not heard of, or restarted
 	CauseOffer      Cause = "offer"       // the worker did not start it in time
+	CauseOOM        Cause = "oom"         // it took more memory than it may, or than there was
+	CauseQuota      Cause = "disk_quota"  // it took more disk than it may
+	CauseBundle     Cause = "bundle"      // its bundle could not be had, or its outputs not be kept
+	CauseDependency Cause = "dependency"  // what it needs of the machine was there and is not any more
 )
 
 // Infra reports whether c is the mesh's own fault.
 func (c Cause) Infra() bool {
 	switch c {
-	case CauseSpawn, CauseDisk, CauseWorkerLost, CauseOffer:
+	case CauseSpawn, CauseDisk, CauseWorkerLost, CauseOffer, CauseBundle, CauseDependency:
 		return true
 	}
 	return false

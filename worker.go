@@ -44,6 +44,9 @@ type Capabilities struct {
 	Absent map[string]string `json:"absent,omitempty"`
 	// Tools are the interpreters and toolchains found, by name, with their version.
 	Tools map[string]string `json:"tools,omitempty"`
+	// Sandboxes are those that this machine can make. Of the others, Absent says
+	// why not, under sandbox:<name>.
+	Sandboxes []Sandbox `json:"sandboxes,omitempty"`
 }
 
 // CPU describes the processors of a machine.
@@ -126,8 +129,9 @@ type Advert struct {
 
 // Feature is the feature level of this build: the newest commands it knows.
 // Nodes advert theirs, so that a command of a later level can be held back until
-// every replica knows it. All commands so far are of level 1.
-const Feature = 1
+// every replica knows it. Level 2 brought [RecordTests], [PutSecret] and
+// [DropSecret]; all before them are of level 1.
+const Feature = 2
 
 // Member is a node that belongs to the mesh, or did until it was banned.
 type Member struct {

@@ -29,6 +29,11 @@ const (
 	TimeoutSecsMax = 365 * 24 * 3600
 	MemoryGBMax    = 1 << 20
 	ComputeMax     = 1000
+	SecretsMax     = 64
+	ArtifactsMax   = 64   // patterns
+	PatternMax     = 1024 // bytes of one
+	ToolsMax       = 64
+	PidsMax        = 1 << 22
 )
 
 // ValidateSpec is nil for a task that may be submitted, and otherwise a refusal
@@ -59,6 +64,12 @@ func validateSpec(s *labmesh.Spec) *labmesh.Error {
 	if e := validateEnv(s.Env); e != nil {
 		return e
 	}
+	if e := validateFiles(s); e != nil {
+		return e
+	}
+	if e := validateLimits(s.Limits); e != nil {
+		return e
+	}
 	if e := validateRequirements(&s.Requirements); e != nil {
 		return e
 	}
@@ -73,8 +84,10 @@ func specBytes(s *labmesh.Spec) int {
 			n += len(k) + len(v) + len(`"":"",`)
 		}
 	}
-	for _, w := range s.Requirements.Hardware {
-		n += len(w) + len(`"",`)
+	for _, list := range [][]string{s.Requirements.Hardware, s.Requirements.Tools, s.Secrets, s.Artifacts} {
+		for _, w := range list {
+			n += len(w) + len(`"",`)
+		}
 	}
 	return n
 }
@@ -138,13 +151,51 @@ func validateEnv(env map[string]string) *labmesh.Error {
 	}
 	for k, v := range env {
 		switch {
-		case !validEnvName(k):
+		case !ValidEnvName(k):
 			return refuse("env", "%.40q is not a name: letters, digits and _, not beginning with a digit", k)
 		case len(v) > ArgBytesMax:
 			return refuse("env."+k, "the value has %d bytes; at most %d are allowed", len(v), ArgBytesMax)
 		case strings.ContainsRune(v, 0):
 			return refuse("env."+k, "the value holds a NUL character")
 		}
+	}
+	return nil
+}
+
+// validateFiles looks at what an attempt is given and what it leaves.
+func validateFiles(s *labmesh.Spec) *labmesh.Error {
+	switch {
+	case s.Bundle != "" && !ValidContentID(s.Bundle):
+		return refuse("bundle", "%.80q is no content id: it is 64 hexadecimal digits, as an upload of a bundle answers", s.Bundle)
+	case len(s.Artifacts) > ArtifactsMax:
+		return refuse("artifacts", "there are %d patterns; at most %d are allowed", len(s.Artifacts), ArtifactsMax)
+	case len(s.Secrets) > SecretsMax:
+		return refuse("secrets", "there are %d; at most %d are allowed", len(s.Secrets), SecretsMax)
+	}
+	for _, p := range s.Artifacts {
+		if p == "" || len(p) > PatternMax || strings.ContainsFunc(p, control) || slices.Contains(strings.Split(p, "/"), "..") {
+			return refuse("artifacts", "%.80q is no pattern for files in the work directory: 1 to %d bytes, no .. and no control character", p, PatternMax)
+		}
+	}
+	for _, name := range s.Secrets {
+		if !ValidEnvName(name) {
+			return refuse("secrets", "%.40q is not a name: letters, digits and _, not beginning with a digit", name)
+		}
+	}
+	return nil
+}
+
+func validateLimits(l *labmesh.Limits) *labmesh.Error {
+	switch {
+	case l == nil:
+	case !within(l.CPUs, CPUsMax):
+		return refuse("limits.cpus", "%g is not in 0 to %d", l.CPUs, CPUsMax)
+	case !within(l.MemoryGB, MemoryGBMax):
+		return refuse("limits.memory_gb", "%g is not in 0 to %d", l.MemoryGB, MemoryGBMax)
+	case l.Pids < 0 || l.Pids > PidsMax:
+		return refuse("limits.pids", "%d is not in 0 to %d", l.Pids, PidsMax)
+	case !within(l.DiskGB, MemoryGBMax):
+		return refuse("limits.disk_gb", "%g is not in 0 to %d", l.DiskGB, MemoryGBMax)
 	}
 	return nil
 }
@@ -167,7 +218,35 @@ func validateRequirements(r *labmesh.Requirements) *labmesh.Error {
 	case len(r.WorkerID) > 2*IDBytesMax || strings.ContainsFunc(string(r.WorkerID), control):
 		return refuse(at+"worker_id", "it is longer than %d bytes or holds a control character", 2*IDBytesMax)
 	}
+	if e := validateTools(r); e != nil {
+		return e
+	}
 	return validatePairs(at+"tags", r.Tags)
+}
+
+func validateTools(r *labmesh.Requirements) *labmesh.Error {
+	switch {
+	case len(r.Tools) > ToolsMax:
+		return refuse("requirements.tools", "there are %d; at most %d are allowed", len(r.Tools), ToolsMax)
+	case slices.ContainsFunc(r.Tools, func(t string) bool { return !ValidID(t) }):
+		return refuse("requirements.tools", "a name is not 1 to %d of A-Z a-z 0-9 . _ : -", IDBytesMax)
+	case r.Sandbox != labmesh.SandboxNone && !slices.Contains(labmesh.Sandboxes(), r.Sandbox):
+		return refuse("requirements.sandbox", "%.40q is no sandbox: there are %v", r.Sandbox, labmesh.Sandboxes())
+	}
+	return nil
+}
+
+// ValidContentID reports whether s may name a tree of content: a SHA-256 in hexadecimal.
+func ValidContentID(s string) bool {
+	if len(s) != 64 {
+		return false
+	}
+	for i := range len(s) {
+		if c := s[i]; (c < '0' || c > '9') && (c < 'a' || c > 'f') {
+			return false
+		}
+	}
+	return true
 }
 
 // ValidID reports whether s may be the id of a task or a worker: 1 to
@@ -184,7 +263,8 @@ func ValidID(s string) bool {
 	return true
 }
 
-func validEnvName(s string) bool {
+// ValidEnvName reports whether s may name a variable of the environment.
+func ValidEnvName(s string) bool {
 	if s == "" || len(s) > EnvNameMax || s[0] >= '0' && s[0] <= '9' {
 		return false
 	}

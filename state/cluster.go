@@ -77,6 +77,12 @@ func (x *change) apply(cmd labmesh.Command) labmesh.Answer {
 		return labmesh.Answer{Refused: x.putInvite(cmd)}
 	case labmesh.PutKey:
 		return labmesh.Answer{Refused: x.putKey(cmd)}
+	case labmesh.RecordTests:
+		return answer(cmd.ID, x.recordTests(cmd))
+	case labmesh.PutSecret:
+		return labmesh.Answer{Refused: x.putSecret(cmd)}
+	case labmesh.DropSecret:
+		return labmesh.Answer{Refused: x.dropSecret(cmd)}
 	}
 	// The codec decodes no command that is not above; a test holds the two together.
 	panic(fmt.Sprintf("state: no rule for %T", cmd))

@@ -32,6 +32,7 @@ type record struct {
 	Member *labmesh.Member `json:"member,omitempty"`
 	Invite *labmesh.Invite `json:"invite,omitempty"`
 	Key    *labmesh.Key    `json:"key,omitempty"`
+	Secret *labmesh.Secret `json:"secret,omitempty"`
 	Ended  *ending         `json:"ended,omitempty"` // in order of ending, the last being header.Ends-1
 	Task   *labmesh.Task   `json:"task,omitempty"`
 	End    bool            `json:"end,omitempty"` // the last record: what lacks it was cut off
@@ -61,6 +62,7 @@ func (v View) Encode(w io.Writer) error {
 	v.members.Scan(func(_ labmesh.NodeID, m *labmesh.Member) bool { return write(record{Member: m}) })
 	v.invites.Scan(func(_ string, i *labmesh.Invite) bool { return write(record{Invite: i}) })
 	v.apiKeys.Scan(func(_ string, k *labmesh.Key) bool { return write(record{Key: k}) })
+	v.secrets.Scan(func(_ string, s *labmesh.Secret) bool { return write(record{Secret: s}) })
 	v.ended.Scan(func(_ uint64, e ending) bool { return write(record{Ended: &e}) })
 	v.tasks.Scan(func(_ uint64, t *labmesh.Task) bool { return write(record{Task: t}) })
 	write(record{End: true})
@@ -133,6 +135,8 @@ func (x *change) restore(r record) {
 		x.v.invites.Set(r.Invite.ID, r.Invite)
 	case r.Key != nil:
 		x.v.apiKeys.Set(r.Key.ID, r.Key)
+	case r.Secret != nil:
+		x.v.secrets.Set(r.Secret.Name, r.Secret)
 	case r.Task != nil:
 		t := r.Task
 		x.v.tasks.Set(t.Seq, t)

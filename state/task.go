@@ -83,7 +83,7 @@ func (x *change) place(cmd labmesh.PlaceTask) *labmesh.Error {
 		return labmesh.Refuse(labmesh.Conflict, "place %s: worker %s is full", t.ID, w.ID)
 	}
 	t.Attempt, t.Worker, t.Slots, t.Ahead = cmd.Attempt, w.ID, needs.Slots(w.Slots), cmd.Ahead
-	t.Assigned = x.at
+	t.Assigned, t.Cases = x.at, 0
 	x.put(old, &t)
 	x.tell(labmesh.Event{Type: labmesh.TaskPlaced, Task: &t})
 	return nil
@@ -148,7 +148,7 @@ func (x *change) finish(cmd labmesh.FinishTask) *labmesh.Error {
 	if t.Phase == labmesh.Completed {
 		o.Cause, o.Error = "", ""
 	}
-	t.Error, t.Cause, t.Result = o.Error, o.Cause, o.Result
+	t.Error, t.Cause, t.Result, t.Outputs = o.Error, o.Cause, o.Result, o.Outputs
 	if !onlyWaited(old, o.Cause) {
 		x.endAttempt(&t, attemptStatus(&t, o.Cause), o)
 	}
@@ -205,7 +205,7 @@ func (x *change) endAttempt(t *labmesh.Task, status string, o labmesh.Outcome) {
 	x.v.attempts++
 	a := labmesh.Attempt{
 		ID: x.v.attempts, Task: t.ID, Number: t.Attempt, Worker: t.Worker, Status: status,
-		Cause: o.Cause, Error: o.Error, Started: t.Started, Ended: x.at, Seconds: o.Seconds, Metrics: o.Metrics,
+		Cause: o.Cause, Error: o.Error, Started: t.Started, Ended: x.at, Seconds: o.Seconds, Metrics: o.Metrics, Outputs: o.Outputs,
 	}
 	if a.Started.Before(t.Assigned) {
 		a.Started = time.Time{} // that start was an earlier attempt's
@@ -230,7 +230,7 @@ func (x *change) settle(old, t *labmesh.Task) {
 	if wait > 0 {
 		t.NotBefore = x.at.Add(wait)
 	}
-	t.Result = nil
+	t.Result, t.Outputs = nil, nil
 	t.Slots, t.Ahead = 0, false
 	x.put(old, t)
 	x.tell(labmesh.Event{Type: labmesh.TaskRetried, Task: t, Detail: string(t.Cause)})

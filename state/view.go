@@ -43,6 +43,7 @@ type View struct {
 	members *btree.Map[labmesh.NodeID, *labmesh.Member]
 	invites *btree.Map[string, *labmesh.Invite]
 	apiKeys *btree.Map[string, *labmesh.Key]
+	secrets *btree.Map[string, *labmesh.Secret]
 }
 
 // Counts are how many tasks are in each phase; the final ones count all that ever ended.
@@ -85,6 +86,7 @@ func emptyView() View {
 		members:   new(btree.Map[labmesh.NodeID, *labmesh.Member]),
 		invites:   new(btree.Map[string, *labmesh.Invite]),
 		apiKeys:   new(btree.Map[string, *labmesh.Key]),
+		secrets:   new(btree.Map[string, *labmesh.Secret]),
 	}
 }
 
@@ -100,7 +102,7 @@ func (v View) copy() View {
 	v.deadlines, v.held = v.deadlines.Copy(), v.held.Copy()
 	v.workers, v.used, v.free = v.workers.Copy(), v.used.Copy(), v.free.Copy()
 	v.tempo, v.quick = v.tempo.Copy(), v.quick.Copy()
-	v.members, v.invites, v.apiKeys = v.members.Copy(), v.invites.Copy(), v.apiKeys.Copy()
+	v.members, v.invites, v.apiKeys, v.secrets = v.members.Copy(), v.invites.Copy(), v.apiKeys.Copy(), v.secrets.Copy()
 	return v
 }
 
