@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -33,6 +34,9 @@ func (w *Worker) attempt(ctx context.Context, t labmesh.Task, r *run) {
 		o.Seconds = time.Since(began).Seconds()
 	}
 	w.end(k, r, trim(o), context.Cause(ctx))
+	if !errors.Is(context.Cause(ctx), ErrShutdown) {
+		w.clear(k, t.Spec.Bundle != "", o)
+	}
 }
 
 // prepare makes the directory of an attempt. Where that cannot be, it gives the
@@ -63,22 +67,46 @@ func (w *Worker) perform(ctx context.Context, t labmesh.Task, r *run) (o labmesh
 	if !ok {
 		return labmesh.Outcome{Cause: labmesh.CauseConfig, Error: fmt.Sprintf("this worker cannot run %s tasks", t.Spec.Kind)}
 	}
-	if d := t.Spec.Timeout(); d > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeoutCause(ctx, d, ErrTimeout)
-		defer cancel()
-	}
+	a := Attempt{Task: t, Number: t.Attempt, Worker: w.cfg.Worker, Dir: attemptDir(w.cfg.Dir, keyOf(&t)), Output: r.output}
 	defer func() {
 		if p := recover(); p != nil {
 			o = labmesh.Outcome{Cause: labmesh.CauseSpawn, Error: fmt.Sprintf("the %s runner panicked: %v", t.Spec.Kind, p)}
 		}
 	}()
-	w.reports.add(labmesh.StartTask{ID: t.ID, Attempt: t.Attempt, Worker: w.cfg.Worker}, startLinger)
-	o = runner.Run(ctx, Attempt{Task: t, Number: t.Attempt, Worker: w.cfg.Worker, Dir: attemptDir(w.cfg.Dir, keyOf(&t)), Output: r.output})
-	if cause, message, stopped := Stopped(ctx); stopped && !o.OK && o.Cause == "" {
+	if o, failed := w.start(ctx, a); failed {
+		return o
+	}
+	run := ctx
+	if d := t.Spec.Timeout(); d > 0 {
+		var cancel context.CancelFunc
+		run, cancel = context.WithTimeoutCause(ctx, d, ErrTimeout)
+		defer cancel()
+	}
+	o = runner.Run(run, a)
+	if cause, message, stopped := Stopped(run); stopped && !o.OK && o.Cause == "" {
 		o.Cause, o.Error = cause, message
 	}
-	return o
+	return w.keep(run, a, o)
+}
+
+// start reports the start of an attempt, and before that brings it its bundle:
+// what that takes is not part of its time unless it takes long.
+func (w *Worker) start(ctx context.Context, a Attempt) (o labmesh.Outcome, failed bool) {
+	started := sync.OnceFunc(func() {
+		w.reports.add(labmesh.StartTask{ID: a.Task.ID, Attempt: a.Number, Worker: w.cfg.Worker}, startLinger)
+	})
+	if a.Task.Spec.Bundle != "" {
+		within := startWithin
+		if a.Task.Ahead {
+			within = 0 // the mesh does not wait long for what it placed ahead
+		}
+		defer time.AfterFunc(within, started).Stop()
+		if o, failed := w.unpack(ctx, a); failed {
+			return o, true
+		}
+	}
+	started()
+	return o, false
 }
 
 // end frees the slots of an attempt and reports its end, unless the mesh has

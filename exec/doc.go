@@ -10,9 +10,11 @@
 //   - A report is repeated until the mesh has taken or declined it.
 //   - An attempt that the mesh no longer wants is stopped; a running attempt that
 //     the mesh believes in and this worker does not have is reported lost at once.
+//   - The bundle of a task is in the work directory before its program starts, and
+//     what the task wants kept is handed over before its end is reported.
 //   - Output is kept on this disk, bounded, and can be followed while it comes.
 //
 // The rooms below it: exec/output keeps what attempts print, exec/process runs
 // programs and ends whole process trees, exec/runner holds the runners for each
-// kind of task, exec/probe finds out what the machine offers.
+// kind of task, exec/artifacts picks the files to keep, exec/probe finds out what the machine offers.
 package exec

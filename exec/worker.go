@@ -27,6 +27,7 @@ type Config struct {
 	Slots   int    // how many slots it has; at least 1
 	Desk    Desk
 	Runners map[labmesh.Kind]Runner
+	Files   Files // nil where there are no bundles, and nothing that attempts leave is kept
 	Logger  *slog.Logger
 	Keep    Keep   // which ended attempts stay on disk; the zero value means [DefaultKeep]
 	Floor   uint64 // free bytes below which no work is taken; 0 means [DiskFloor] of the disk

@@ -42,7 +42,7 @@ func newBench(t *testing.T, environ ...string) *bench {
 		t.Fatal(err)
 	}
 	b := &bench{desk: &exectest.Desk{}}
-	b.w, err = exec.Open(t.Context(), exec.Config{Worker: "w1", Dir: filepath.Join(dir, "attempts"), Slots: 4, Desk: b.desk, Runners: runners, Floor: 1})
+	b.w, err = exec.Open(t.Context(), exec.Config{Worker: "w1", Dir: filepath.Join(dir, "attempts"), Slots: 4, Desk: b.desk, Runners: runners, Files: tree{}, Floor: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -56,6 +56,40 @@ func newBench(t *testing.T, environ ...string) *bench {
 		}
 	})
 	return b
+}
+
+// tree is a bundle of two scripts.
+type tree struct{}
+
+func (tree) Unpack(_ context.Context, _, dir string) error {
+	script := []byte("#!/bin/sh\necho $(basename \"$PWD\") $0\n")
+	return errors.Join(os.Mkdir(filepath.Join(dir, "sub"), 0o700),
+		os.WriteFile(filepath.Join(dir, "sub", "check.sh"), script, 0o700), os.WriteFile(filepath.Join(dir, "go.sh"), script, 0o700))
+}
+
+func (tree) Keep(context.Context, string, []string, string) (*labmesh.Outputs, error) {
+	return nil, nil
+}
+
+func TestPathsAreFromTheRootOfTheBundle(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	for _, c := range []struct {
+		kind   labmesh.Kind
+		config string
+		stdout string
+		says   string
+	}{
+		{labmesh.Custom, `{"name":"./go.sh"}`, "work ", ""},
+		{labmesh.Custom, `{"name":"sub/check.sh"}`, "work ", ""},
+		{labmesh.Test, `{"test_file":"sub/check.sh"}`, "sub ", ""},
+		{labmesh.Test, `{"test_file":"sub/none.py"}`, "", "there is no sub/none.py in the task's bundle"},
+	} {
+		o, r := b.run(t, labmesh.Spec{Kind: c.kind, Config: json.RawMessage(c.config), Bundle: strings.Repeat("0", 64)})
+		if !strings.HasPrefix(r.Stdout, c.stdout) || !strings.Contains(o.Error, c.says) || o.OK != (c.says == "") {
+			t.Errorf("%s: %+v, %q", c.config, o, r.Stdout)
+		}
+	}
 }
 
 // result is what results of both runners hold.

@@ -21,14 +21,15 @@ import (
 // Test runs a test file by its kind. The exit code is the verdict.
 type Test struct {
 	shop   *shop
-	root   string // where relative paths start
+	root   string // where relative paths start, of tasks without a bundle
 	python *pythons
 }
 
 // TestConfig is the config of a test task.
 type TestConfig struct {
 	// TestFile is the file: a Go test or a directory with some, a Python file
-	// (for pytest also with ::names), or a program. A relative path is from where the node was started.
+	// (for pytest also with ::names), or a program. A relative path is
+	// from the root of the task's bundle; without one, from where the node was started.
 	TestFile string   `json:"test_file"`
 	TestArgs []string `json:"test_args,omitempty"`
 	Dir      string   `json:"dir,omitempty"` // where it runs; default: the file's directory
@@ -61,7 +62,11 @@ func (t *Test) Run(ctx context.Context, a exec.Attempt) labmesh.Outcome {
 	if err != nil {
 		return fault(err)
 	}
-	h, err := t.choose(ctx, conf)
+	root := t.root
+	if a.Task.Spec.Bundle != "" {
+		root = a.Work()
+	}
+	h, err := t.choose(ctx, conf, root)
 	if err != nil {
 		return fault(err)
 	}
@@ -110,14 +115,17 @@ func (t *Test) explain(runner string, o labmesh.Outcome, code int, a exec.Attemp
 	return o
 }
 
-// choose decides how a test file is run.
-func (t *Test) choose(ctx context.Context, c TestConfig) (how, error) {
+// choose decides how a test file is run; a relative path starts at root.
+func (t *Test) choose(ctx context.Context, c TestConfig, root string) (how, error) {
 	file, node, _ := strings.Cut(c.TestFile, "::")
 	if !filepath.IsAbs(file) {
-		file = filepath.Join(t.root, file)
+		file = filepath.Join(root, file)
 	}
 	info, err := os.Stat(file)
-	if err != nil {
+	switch {
+	case err != nil && root != t.root:
+		return how{}, &problem{labmesh.CauseProgram, fmt.Sprintf("config: test_file: there is no %s in the task's bundle", c.TestFile)}
+	case err != nil:
 		return how{}, &problem{labmesh.CauseProgram, fmt.Sprintf("config: test_file: there is no %s on this machine", file)}
 	}
 	dir, base := filepath.Split(file)
