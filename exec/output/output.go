@@ -17,22 +17,26 @@ import (
 
 // Limits on what is kept of one stream.
 const (
-	HeadBytesMax = 1 << 20 // from its beginning
-	TailBytesMax = 1 << 20 // from its end
+	HeadBytesMax = 8 << 20 // from its beginning
+	TailBytesMax = 8 << 20 // from its end
 
 	excerptHeadBytes = 1 << 10 // of its beginning, for the result
 	excerptTailBytes = 3 << 10 // of its end, for the result
 )
 
-// Stream names one of an attempt's two streams.
+// Stream names one of an attempt's two streams. They are two pipes: in which
+// order something was printed to the one and to the other nobody can know, so
+// each is kept and read by itself.
 type Stream string
 
-// The streams. Both, in a query, means both of them.
+// The streams.
 const (
 	Stdout Stream = "stdout"
 	Stderr Stream = "stderr"
-	Both   Stream = ""
 )
+
+// Streams are both of them.
+func Streams() []Stream { return []Stream{Stdout, Stderr} }
 
 // Output is what one attempt prints. It is safe for use by many goroutines.
 type Output struct {
@@ -41,6 +45,7 @@ type Output struct {
 	mu      sync.Mutex
 	changed chan struct{} // closed at the next change; nil while nobody waits
 	closed  bool
+	printed func() // called once, when something is printed first; may be nil
 	stdout  stream
 	stderr  stream
 	readers int // open readers: the files stay open for them
@@ -59,25 +64,66 @@ func New(dir string) *Output {
 func Load(dir string) (*Output, error) {
 	o := New(dir)
 	o.closed = true
-	if err := errors.Join(o.stdout.load(), o.stderr.load()); err != nil {
+	return o, o.load(os.O_RDONLY)
+}
+
+// Resume is the output of an attempt that goes on, after what dir keeps of it
+// already. Nobody else may write to dir.
+func Resume(dir string) (*Output, error) {
+	o := New(dir)
+	return o, o.load(os.O_RDWR)
+}
+
+func (o *Output) load(flag int) error {
+	if err := errors.Join(o.stdout.load(flag), o.stderr.load(flag)); err != nil {
 		o.release()
-		return nil, err
+		return err
 	}
-	return o, nil
+	return nil
+}
+
+// OnPrint has f called once, as soon as something has been printed: now, if it
+// has been already. f must not block.
+func (o *Output) OnPrint(f func()) {
+	o.mu.Lock()
+	printed := o.stdout.total+o.stderr.total > 0
+	if !printed {
+		o.printed = f
+	}
+	o.mu.Unlock()
+	if printed {
+		f()
+	}
 }
 
 // Write takes p as the next bytes of s. It always takes all of them.
 func (o *Output) Write(s Stream, p []byte) {
-	if len(p) == 0 {
-		return
+	if len(p) > 0 {
+		o.change(func() { o.of(s).write(p) })
 	}
+}
+
+// Skip says that what was printed to s before the given offset, and is not here
+// yet, is not to be had. What comes next is the tail.
+func (o *Output) Skip(s Stream, upto int64) {
+	o.change(func() { o.of(s).skip(upto) })
+}
+
+// change makes a change to what is kept, and has those who wait see it.
+func (o *Output) change(do func()) {
 	o.mu.Lock()
-	defer o.mu.Unlock()
 	if o.closed {
+		o.mu.Unlock()
 		return
 	}
-	o.of(s).write(p)
+	do()
 	o.wake()
+	printed := o.printed
+	o.printed = nil
+	o.mu.Unlock()
+	if printed != nil {
+		printed()
+	}
 }
 
 // Writer is Write for one stream as an [io.Writer] that never returns an error.
@@ -120,6 +166,34 @@ func (o *Output) Dropped(s Stream) int64 {
 	defer o.mu.Unlock()
 	st := o.of(s)
 	return st.tailStart() - st.head
+}
+
+// Size is how many bytes of s have been printed.
+func (o *Output) Size(s Stream) int64 {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.of(s).total
+}
+
+// Ended reports whether the output is closed.
+func (o *Output) Ended() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.closed
+}
+
+// Changed is closed at the next change: take it, then look, then wait.
+func (o *Output) Changed() <-chan struct{} {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.waitLocked()
+}
+
+func (o *Output) waitLocked() <-chan struct{} {
+	if o.changed == nil {
+		o.changed = make(chan struct{})
+	}
+	return o.changed
 }
 
 func (o *Output) of(s Stream) *stream {

@@ -6,25 +6,37 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"os"
 	"unicode/utf8"
 )
 
-// ringHeader opens a ring file: how many bytes were printed in all, and the
-// offset in the stream from which on the ring holds good bytes.
-const ringHeader = 16
+// A ring file begins with a header of three numbers: how many bytes were printed
+// in all, the offset in the stream from which on the ring holds good bytes, and
+// the size of the ring. The ring is larger than the tail it keeps by what one
+// write may overwrite before the header says so: a process that is killed in
+// between leaves the tail as it was.
+const (
+	ringHeader    = 24
+	ringSlack     = 64 << 10
+	ringBytes     = TailBytesMax + ringSlack
+	ringBytesMost = 1 << 30 // of any version's ring
+
+	tailSuffix = ".tail"
+)
 
 // stream is one stream of an output. Offsets count the bytes printed. The
 // owner's lock guards it.
 type stream struct {
 	path string
 	file *os.File // bytes [0, head)
-	ring *os.File // the byte at offset i is at ringHeader + i%TailBytesMax
+	ring *os.File // the byte at offset i is at ringHeader + i%size
 
 	total  int64 // bytes printed
 	head   int64 // bytes in file
 	sealed bool  // nothing more goes into file: it is full, or the disk was
 	good   int64 // the ring has no bytes from before this
+	size   int64 // of the ring; 0 for ringBytes
 
 	first []byte // excerpt of the beginning
 	last  []byte // excerpt of the end, up to twice its size
@@ -48,11 +60,11 @@ func (s *stream) writeHead(p []byte) (rest []byte) {
 		s.file, err = os.OpenFile(s.path, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
 	}
 	if err == nil {
-		wrote, err = s.file.Write(p[:n])
+		wrote, err = s.file.Write(p[:n]) // at its end; WriteAt would not say how much went in
 	}
 	s.head += int64(wrote)
 	s.total += int64(wrote)
-	if err != nil || s.head == HeadBytesMax {
+	if err != nil || s.head >= HeadBytesMax {
 		s.sealed, s.good = true, s.head
 	}
 	return p[wrote:]
@@ -61,32 +73,58 @@ func (s *stream) writeHead(p []byte) (rest []byte) {
 // writeTail puts p into the ring.
 func (s *stream) writeTail(p []byte) {
 	end := s.total + int64(len(p))
-	if over := len(p) - TailBytesMax; over > 0 { // it would overwrite itself
-		s.total += int64(over)
-		p = p[over:]
-	}
-	var err error
-	if s.ring == nil {
-		s.ring, err = os.OpenFile(s.path+".tail", os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
-	}
+	err := s.openRing()
 	for err == nil && len(p) > 0 {
-		at := s.total % TailBytesMax
-		n := min(int64(len(p)), TailBytesMax-at)
-		_, err = s.ring.WriteAt(p[:n], ringHeader+at)
-		s.total += n
-		p = p[n:]
-	}
-	if s.total = end; err != nil {
-		s.good = end // the disk is full: go on after the hole
-	}
-	if s.ring != nil {
-		var h [ringHeader]byte
-		binary.LittleEndian.PutUint64(h[:], uint64(s.total))
-		binary.LittleEndian.PutUint64(h[8:], uint64(s.good))
-		if _, err := s.ring.WriteAt(h[:], 0); err != nil {
-			s.good = end // and what the file says of itself may be older
+		at := s.total % s.ringSize()
+		n := min(int64(len(p)), s.ringSize()-at, ringSlack)
+		if _, err = s.ring.WriteAt(p[:n], ringHeader+at); err == nil {
+			s.total += n
+			p = p[n:]
+			err = s.writeRingHeader()
 		}
 	}
+	if err != nil { // the disk is full: go on after the hole
+		s.total, s.good = end, end
+		_ = s.writeRingHeader() // what the file says of itself may be older
+	}
+}
+
+// skip goes on at offset upto: what was before, and is not here, never will be.
+func (s *stream) skip(upto int64) {
+	if upto <= s.total {
+		return
+	}
+	s.total, s.good, s.sealed = upto, upto, true
+	s.last = s.last[:0]
+	if s.openRing() == nil {
+		_ = s.writeRingHeader() // as above
+	}
+}
+
+func (s *stream) openRing() (err error) {
+	if s.ring == nil {
+		s.ring, err = os.OpenFile(s.path+tailSuffix, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
+	}
+	return err
+}
+
+func (s *stream) writeRingHeader() error {
+	if s.ring == nil {
+		return os.ErrInvalid
+	}
+	var h [ringHeader]byte
+	binary.LittleEndian.PutUint64(h[:], uint64(s.total))
+	binary.LittleEndian.PutUint64(h[8:], uint64(s.good))
+	binary.LittleEndian.PutUint64(h[16:], uint64(s.ringSize()))
+	_, err := s.ring.WriteAt(h[:], 0)
+	return err
+}
+
+func (s *stream) ringSize() int64 {
+	if s.size == 0 {
+		return ringBytes
+	}
+	return s.size
 }
 
 // tailStart is the offset of the first byte kept after the head; it is total
@@ -95,42 +133,81 @@ func (s *stream) tailStart() int64 {
 	if !s.sealed {
 		return s.head
 	}
-	return max(s.good, s.total-TailBytesMax, s.head)
+	return max(s.good, s.total-(s.ringSize()-ringSlack), s.head)
 }
 
-// readAt reads kept bytes from offset at, which is in the head or the tail.
-func (s *stream) readAt(p []byte, at int64) (int, error) {
+// place says where the kept bytes from offset at are: in which file, from where,
+// and how many of the n wanted lie in one piece.
+func (s *stream) place(at int64, n int) (f *os.File, pos int64, fit int) {
 	if at < s.head {
-		p = p[:min(int64(len(p)), s.head-at)]
-		return s.file.ReadAt(p, at)
+		return s.file, at, int(min(int64(n), s.head-at))
 	}
-	in := at % TailBytesMax
-	p = p[:min(int64(len(p)), s.total-at, TailBytesMax-in)]
-	return s.ring.ReadAt(p, ringHeader+in)
+	in := at % s.ringSize()
+	return s.ring, ringHeader + in, int(min(int64(n), s.total-at, s.ringSize()-in))
 }
 
-// load reads how much of a finished stream its files hold.
-func (s *stream) load() (err error) {
-	if s.file, s.head, err = openIfThere(s.path); err != nil {
+// load reads how much of a stream its files hold.
+func (s *stream) load(flag int) (err error) {
+	if s.file, s.head, err = openIfThere(s.path, flag); err != nil {
 		return err
 	}
-	s.total, s.sealed = s.head, true
+	s.total, s.sealed = s.head, flag == os.O_RDONLY || s.head >= HeadBytesMax
 	var size int64
-	if s.ring, size, err = openIfThere(s.path + ".tail"); err != nil || size < ringHeader {
-		s.good = s.total
+	if s.ring, size, err = openIfThere(s.path+tailSuffix, flag); err != nil {
 		return err
 	}
+	if size >= ringHeader {
+		s.sealed = true
+		if err := s.loadRing(); err != nil {
+			return err
+		}
+	} else {
+		s.good = s.total
+	}
+	s.recall()
+	return nil
+}
+
+func (s *stream) loadRing() error {
 	var h [ringHeader]byte
 	if _, err := s.ring.ReadAt(h[:], 0); err != nil {
 		return fmt.Errorf("read %s: %w", s.ring.Name(), err)
 	}
-	s.total = max(int64(binary.LittleEndian.Uint64(h[:])), s.head)
-	s.good = min(int64(binary.LittleEndian.Uint64(h[8:])), s.total)
+	number := func(at int) int64 { return int64(binary.LittleEndian.Uint64(h[at:]) & math.MaxInt64) }
+	s.total = max(number(0), s.head)
+	s.good = min(number(8), s.total)
+	s.size = number(16)
+	if s.size <= ringSlack || s.size > ringBytesMost {
+		return fmt.Errorf("read %s: it says that its ring has %d bytes: it is damaged; remove it", s.ring.Name(), s.size)
+	}
 	return nil
 }
 
-func openIfThere(path string) (*os.File, int64, error) {
-	f, err := os.Open(path)
+// recall reads back what excerpt needs.
+func (s *stream) recall() {
+	s.first = s.recallFrom(0, min(s.head, excerptHeadBytes))
+	from := max(s.total-excerptTailBytes, int64(len(s.first)))
+	if tail := s.tailStart(); tail > s.head || from > s.head {
+		from = max(from, tail)
+	}
+	s.last = s.recallFrom(from, s.total-from)
+}
+
+// recallFrom reads n kept bytes, or as many as can be read.
+func (s *stream) recallFrom(at, n int64) []byte {
+	out := make([]byte, 0, max(n, 0))
+	for n > int64(len(out)) {
+		f, pos, fit := s.place(at+int64(len(out)), int(n)-len(out))
+		if _, err := readFull(f, out[len(out):len(out)+fit], pos); err != nil {
+			break
+		}
+		out = out[:len(out)+fit]
+	}
+	return out
+}
+
+func openIfThere(path string, flag int) (*os.File, int64, error) {
+	f, err := os.OpenFile(path, flag, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, 0, nil
 	}
@@ -143,7 +220,7 @@ func openIfThere(path string) (*os.File, int64, error) {
 
 // remember keeps what excerpt needs of p.
 func (s *stream) remember(p []byte) {
-	if room := excerptHeadBytes - len(s.first); room > 0 {
+	if room := excerptHeadBytes - len(s.first); room > 0 && int64(len(s.first)) == s.total {
 		n := min(room, len(p))
 		s.first = append(s.first, p[:n]...)
 		p = p[n:]

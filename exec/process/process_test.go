@@ -285,7 +285,7 @@ func TestGigabytesAreBounded(t *testing.T) {
 			size += info.Size()
 		}
 	}
-	if size > output.HeadBytesMax+output.TailBytesMax+4096 {
+	if size > output.HeadBytesMax+output.TailBytesMax+128<<10 {
 		t.Errorf("%d bytes on disk", size)
 	}
 }
