@@ -30,6 +30,11 @@ type Attempt struct {
 	Worker labmesh.WorkerID
 	Dir    string         // its own directory: there, empty, and swept when it is old
 	Output *output.Output // takes what the attempt prints; it never blocks and never refuses
+
+	// Record hands in test cases that have ended, in order and each once. It
+	// returns at once. An attempt that is taken up again after a restart of the
+	// worker records from the first one on again: what is known is dropped.
+	Record func([]labmesh.TestCase)
 }
 
 // Runner runs attempts of one kind of task.

@@ -129,10 +129,30 @@ func (r *reporter) take(batch []labmesh.Command) []labmesh.Command {
 }
 
 func sizeOf(c labmesh.Command) int {
-	if f, ok := c.(labmesh.FinishTask); ok {
-		return 256 + len(f.Outcome.Result) + len(f.Outcome.Metrics) + len(f.Outcome.Error)
+	switch c := c.(type) {
+	case labmesh.FinishTask:
+		return 256 + len(c.Outcome.Result) + len(c.Outcome.Metrics) + len(c.Outcome.Error)
+	case labmesh.RecordTests:
+		size := 128
+		for i := range c.Cases {
+			size += sizeOfCase(&c.Cases[i])
+		}
+		return size
 	}
 	return 128
+}
+
+// attemptOf is the attempt that a report is about.
+func attemptOf(c labmesh.Command) key {
+	switch c := c.(type) {
+	case labmesh.StartTask:
+		return key{c.ID, c.Attempt}
+	case labmesh.RecordTests:
+		return key{c.ID, c.Attempt}
+	case labmesh.FinishTask:
+		return key{c.ID, c.Attempt}
+	}
+	return key{}
 }
 
 // idle waits for something to do; false means that there will be nothing more.
@@ -171,13 +191,19 @@ func (r *reporter) hand(ctx context.Context, batch []labmesh.Command) (left []la
 	if len(answers) != len(batch) {
 		return batch, fmt.Errorf("report: %d answers to %d reports", len(answers), len(batch))
 	}
+	again := make(map[key]bool) // attempts of which something must be repeated: what comes after it was not understood
 	for i, a := range answers {
 		if a.Refused == nil {
 			continue
 		}
-		if c := r.refused(ctx, batch[i], a.Refused); c != nil {
-			left, err = append(left, c), a.Refused
+		c := batch[i]
+		if k := attemptOf(c); !again[k] {
+			if c = r.refused(ctx, c, a.Refused); c == nil {
+				continue
+			}
+			again[k] = true
 		}
+		left, err = append(left, c), a.Refused
 	}
 	return left, err
 }

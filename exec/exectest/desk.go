@@ -18,6 +18,7 @@ type Desk struct {
 	order   []labmesh.TaskID
 	tasks   map[labmesh.TaskID]*labmesh.Task
 	ends    map[labmesh.TaskID]labmesh.Outcome
+	cases   map[labmesh.TaskID][]labmesh.TestCase
 	changed chan struct{}
 	calls   int
 	late    []labmesh.Command
@@ -110,6 +111,17 @@ func (d *Desk) apply(c labmesh.Command) *labmesh.Error {
 			return labmesh.Refuse(labmesh.Conflict, "start %s: the mesh has moved on", c.ID)
 		}
 		t.Phase = labmesh.Running
+	case labmesh.RecordTests:
+		t, have := d.tasks[c.ID], len(d.cases[c.ID])
+		if t == nil || t.Attempt != c.Attempt || c.From > have {
+			return labmesh.Refuse(labmesh.Conflict, "record tests of %s from %d of %d: the mesh has moved on", c.ID, c.From, have)
+		}
+		if d.cases == nil {
+			d.cases = make(map[labmesh.TaskID][]labmesh.TestCase)
+		}
+		if skip := have - c.From; skip < len(c.Cases) {
+			d.cases[c.ID] = append(d.cases[c.ID], c.Cases[skip:]...)
+		}
 	case labmesh.FinishTask:
 		t := d.tasks[c.ID]
 		if t == nil || t.Attempt != c.Attempt {
@@ -159,6 +171,13 @@ func (d *Desk) Await(ctx context.Context, id labmesh.TaskID) (labmesh.Outcome, e
 			return labmesh.Outcome{}, ctx.Err()
 		}
 	}
+}
+
+// Cases is the test cases on record for a task.
+func (d *Desk) Cases(id labmesh.TaskID) []labmesh.TestCase {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return append([]labmesh.TestCase(nil), d.cases[id]...)
 }
 
 // Calls is how often Report was answered.
