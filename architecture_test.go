@@ -19,6 +19,7 @@ var doors = map[string][]string{
 	"labmesh/state":           {"labmesh"},
 	"labmesh/scheduler":       {"labmesh", "labmesh/state"},
 	"labmesh/security":        {"labmesh"},
+	"labmesh/suite":           {"labmesh"},
 	"labmesh/consensus":       {"labmesh", "labmesh/state"},
 	"labmesh/mesh":            {"labmesh"},
 	"labmesh/mesh/meshtest":   {"labmesh", "labmesh/mesh"},
@@ -44,7 +45,7 @@ var doors = map[string][]string{
 }
 
 // pure rooms decide: facts and time come in as arguments, decisions go out as values.
-var pure = []string{"labmesh", "labmesh/state", "labmesh/scheduler"}
+var pure = []string{"labmesh", "labmesh/state", "labmesh/scheduler", "labmesh/suite"}
 
 // impure are the packages that a pure room may not import. security is pure but
 // for the randomness it is given.
