@@ -24,6 +24,7 @@ var doors = map[string][]string{
 	"labmesh/mesh":            {"labmesh"},
 	"labmesh/mesh/meshtest":   {"labmesh", "labmesh/mesh"},
 	"labmesh/exec":            {"labmesh", "labmesh/exec/output"},
+	"labmesh/exec/cgroup":     {},
 	"labmesh/exec/exectest":   {"labmesh", "labmesh/exec"},
 	"labmesh/exec/artifacts":  {"labmesh"},
 	"labmesh/exec/output":     {"labmesh"},
