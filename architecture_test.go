@@ -27,6 +27,7 @@ var doors = map[string][]string{
 	"labmesh/exec/cgroup":     {},
 	"labmesh/exec/exectest":   {"labmesh", "labmesh/exec"},
 	"labmesh/exec/artifacts":  {"labmesh"},
+	"labmesh/exec/mirror":     {"labmesh", "labmesh/exec", "labmesh/exec/output"},
 	"labmesh/exec/output":     {"labmesh"},
 	"labmesh/exec/process":    {"labmesh", "labmesh/exec/output"},
 	"labmesh/exec/probe":      {"labmesh"},

@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"sync"
 	"syscall"
+
+	"labmesh"
 )
 
 // What every attempt's directory holds from the start, empty.
@@ -146,6 +148,11 @@ func holds(dir string, n int) bool {
 	}
 	names, err := f.Readdirnames(n + 1)
 	return len(names) == n && (err == nil || errors.Is(err, io.EOF))
+}
+
+// AttemptDir is the directory of an attempt below root, whatever the task's id holds.
+func AttemptDir(root string, task labmesh.TaskID, attempt int) string {
+	return attemptDir(root, key{task, attempt})
 }
 
 func attemptDir(root string, k key) string {

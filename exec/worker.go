@@ -29,7 +29,10 @@ type Config struct {
 	Runners map[labmesh.Kind]Runner
 	Files   Files // nil where there are no bundles, and nothing that attempts leave is kept
 	Logger  *slog.Logger
-	Keep    Keep   // which ended attempts stay on disk; the zero value means [DefaultKeep]
+	Keep    Keep // which ended attempts stay on disk; the zero value means [DefaultKeep]
+	// Printed is told of each attempt that prints something, once, when it first
+	// does. It must not block. nil means nobody is.
+	Printed func(task labmesh.TaskID, attempt int, o *output.Output)
 	Floor   uint64 // free bytes below which no work is taken; 0 means [DiskFloor] of the disk
 }
 
@@ -186,12 +189,20 @@ func (w *Worker) step(work context.Context, held []labmesh.Task) (start []begun)
 			break // in order: a big attempt is not overtaken for ever
 		}
 		actx, stop := context.WithCancelCause(work)
-		r := &run{state: live, slots: slots, stop: stop, output: output.New(attemptDir(w.cfg.Dir, keyOf(&t)))}
+		r := &run{state: live, slots: slots, stop: stop, output: w.watched(keyOf(&t), output.New(attemptDir(w.cfg.Dir, keyOf(&t))))}
 		w.have[keyOf(&t)] = r
 		w.used += slots
 		start = append(start, begun{actx, t, r})
 	}
 	return start
+}
+
+// watched is o, of which [Config.Printed] is told.
+func (w *Worker) watched(k key, o *output.Output) *output.Output {
+	if w.cfg.Printed != nil {
+		o.OnPrint(func() { w.cfg.Printed(k.task, k.attempt, o) })
+	}
+	return o
 }
 
 // reportOrphan reports the end of an attempt that the mesh believes in and that

@@ -14,13 +14,14 @@ import (
 )
 
 // Names in a data dir. node.key and peers.json belong to the mesh, raft/ to
-// consensus, attempts/ and running/ to exec, ledger.duckdb to the store.
+// consensus, attempts/, running/ and mirror/ to exec, ledger.duckdb to the store.
 const (
 	lockFile    = "lock"
 	meshFile    = "mesh.json"
 	apiFile     = "api.json"
 	attemptsDir = "attempts"
 	runningDir  = "running"
+	mirrorDir   = "mirror"
 )
 
 // formatVersion stamps a data dir. A newer one is not touched.

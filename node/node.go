@@ -23,6 +23,7 @@ const (
 	raftProtocol    = "/labmesh/raft/1"
 	forwardProtocol = "/labmesh/forward/1"
 	logsProtocol    = "/labmesh/logs/1"
+	mirrorProtocol  = "/labmesh/mirror/1"
 	ledgerProtocol  = "/labmesh/ledger/1"
 )
 
@@ -42,6 +43,7 @@ type Node struct {
 	host     *mesh.Host
 	ledger   *ledger
 	replica  *consensus.Replica
+	copies   *copies
 	labour   atomic.Pointer[labour] // nil on a node that takes no work; the host asks for it before Open is done
 	service  *service
 	listener net.Listener
@@ -81,8 +83,11 @@ func Open(ctx context.Context, cfg Config) (_ *Node, err error) {
 		return nil, err
 	}
 	n.members.follow(n.replica)
+	if n.copies, err = openCopies(n); err != nil {
+		return nil, err
+	}
 	if !cfg.NoWork {
-		l, err := openLabour(ctx, cfg, n.host, n.replica)
+		l, err := openLabour(ctx, cfg, n.host, n.replica, n.copies.sender.Watch)
 		if err != nil {
 			return nil, err
 		}
@@ -153,7 +158,8 @@ func (n *Node) openHost(ctx context.Context, id labmesh.MeshID) (err error) {
 // Run takes part in the mesh until ctx ends. Then it stops taking requests,
 // ends its attempts and says so, passes leadership on, and leaves.
 func (n *Node) Run(ctx context.Context) error {
-	infra := level{n.host.Run, n.ledger.run, n.serveLogs, n.serveLedger}
+	infra := level{n.host.Run, n.ledger.run, n.serveLogs, n.serveLedger, n.copies.serve}
+	last := level{n.copies.sender.Run} // words of attempts, which may be those of their end
 	log := level{n.replica.Run}
 	way := level{n.handOver}
 	work := level{n.lead, n.fillLedger, n.members.run, n.announce}
@@ -164,7 +170,7 @@ func (n *Node) Run(ctx context.Context) error {
 	if n.listener != nil {
 		door = append(door, n.serveHTTP)
 	}
-	return runLevels(ctx, infra, log, way, work, door)
+	return runLevels(ctx, infra, last, log, way, work, door)
 }
 
 // Close releases everything, in reverse. It is safe twice.
