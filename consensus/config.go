@@ -52,6 +52,9 @@ var (
 	WAN  = Profile{Heartbeat: 500 * time.Millisecond, Election: 500 * time.Millisecond, Lease: 500 * time.Millisecond}
 )
 
+// beat is the time from one heartbeat of a leader to the next.
+func (p Profile) beat() time.Duration { return p.Heartbeat / beatsInPatience }
+
 // Limits. Those on entries are in package labmesh.
 const (
 	leaderWaitMax     = 3 * time.Second        // how long Propose waits for a leader to appear
@@ -68,7 +71,7 @@ const (
 	// more than its heartbeats.
 	commitTimeout = 500 * time.Millisecond
 
-	leaderPace = 3 // how much rarer than raft's own a leader's heartbeats are
+	beatsInPatience = 2 // heartbeats within the silence that begins an election, see beat
 
 	snapshotEntries  = 64 << 10 // entries after which a snapshot is taken
 	snapshotInterval = 30 * time.Second

@@ -76,7 +76,7 @@ func (r *Replica) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("run replica: %w", err)
 	}
-	trans := newTransport(layer, r.nudger, conf.Logger)
+	trans := newTransport(layer, r.nudger, r.cfg.Profile.beat(), conf.Logger)
 	defer trans.Close()
 	if err := r.bootstrap(conf, trans); err != nil {
 		return err

@@ -1,6 +1,7 @@
 package consensus
 
 import (
+	"context"
 	"errors"
 	"time"
 
@@ -25,9 +26,14 @@ type transport struct {
 	*raft.NetworkTransport
 	steady *raft.NetworkTransport
 	nudger *nudger
+	beat   time.Duration // heartbeats go to all followers at once, at multiples of this
+	begun  time.Time
+	closed context.Context //nolint:containedctx // it ends with the transport
+	end    context.CancelFunc
 }
 
-func newTransport(l *layer, n *nudger, log hclog.Logger) *transport {
+func newTransport(l *layer, n *nudger, beat time.Duration, log hclog.Logger) *transport {
+	closed, end := context.WithCancel(context.Background())
 	config := func(s raft.StreamLayer, pool int) *raft.NetworkTransportConfig {
 		return &raft.NetworkTransportConfig{Stream: s, MaxPool: pool, Timeout: rpcTimeout, Logger: log}
 	}
@@ -35,11 +41,16 @@ func newTransport(l *layer, n *nudger, log hclog.Logger) *transport {
 		NetworkTransport: raft.NewNetworkTransportWithConfig(config(l, 0)),
 		steady:           raft.NewNetworkTransportWithConfig(config(&dialOnly{layer: l, closed: make(chan struct{})}, steadyStreams)),
 		nudger:           n,
+		beat:             beat,
+		begun:            time.Now(),
+		closed:           closed,
+		end:              end,
 	}
 }
 
 // Close closes all streams. It is safe twice.
 func (t *transport) Close() error {
+	t.end()
 	t.steady.CloseStreams()
 	return errors.Join(t.steady.Close(), t.NetworkTransport.Close())
 }
@@ -47,6 +58,7 @@ func (t *transport) Close() error {
 // AppendEntries sends entries, or a heartbeat.
 func (t *transport) AppendEntries(id raft.ServerID, to raft.ServerAddress, req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
 	if isHeartbeat(req) {
+		t.awaitBeat()
 		err := t.steadily(id, to, req, resp)
 		t.nudger.answered(id, req, resp, err)
 		return err
@@ -56,6 +68,17 @@ func (t *transport) AppendEntries(id raft.ServerID, to raft.ServerAddress, req *
 	err := t.NetworkTransport.AppendEntries(id, to, req, resp)
 	t.nudger.answered(id, req, resp, err)
 	return err
+}
+
+// awaitBeat returns at the next beat. To wake for one follower at a time would
+// cost an idle leader about twice as much.
+func (t *transport) awaitBeat() {
+	timer := time.NewTimer(t.beat - time.Since(t.begun)%t.beat)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-t.closed.Done():
+	}
 }
 
 // steadily sends on a stream that is kept. One that was kept and fails at once

@@ -14,7 +14,8 @@ type Desk interface {
 	// which to start them: those assigned, running and cancelling. It is cheap,
 	// and what it says never goes backward. A desk that has lost touch with the
 	// mesh goes on saying what it knew last: to say nothing is to take the tasks away.
-	Assigned() []labmesh.Task
+	// The tasks are the mesh's own: they are not to be changed.
+	Assigned() []*labmesh.Task
 	// Changed is closed at the next change. Take the channel, then read.
 	Changed() <-chan struct{}
 	// Report hands in cmds, in order, and returns one answer for each. An error

@@ -21,31 +21,30 @@ const (
 
 // plan is what a worker must do to match its desk.
 type plan struct {
-	start    []labmesh.Task // to be run, in this order, as slots allow
-	cancel   []key          // live, and cancelled
-	drop     []key          // live, and no longer held
-	orphaned []labmesh.Task // held, not running here, and not to be started: their end must be reported
-	forget   []key          // ended, and off the desk: the view has taken note of their end
+	start    []*labmesh.Task // to be run, in this order, as slots allow
+	cancel   []key           // live, and cancelled
+	drop     []key           // live, and no longer held
+	orphaned []*labmesh.Task // held, not running here, and not to be started: their end must be reported
+	forget   []key           // ended, and off the desk: the view has taken note of their end
 }
 
 // reconcile compares the tasks a worker holds with the attempts it knows of.
-func reconcile(held []labmesh.Task, have map[key]state) plan {
+func reconcile(held []*labmesh.Task, have map[key]state) plan {
 	var p plan
 	on := make(map[key]struct{}, len(held))
-	for i := range held {
-		t := &held[i]
+	for _, t := range held {
 		k := keyOf(t)
 		on[k] = struct{}{}
 		s, known := have[k]
 		switch {
 		case t.Phase == labmesh.Assigned && !known:
-			p.start = append(p.start, *t)
+			p.start = append(p.start, t)
 		case t.Phase == labmesh.Running && !known:
-			p.orphaned = append(p.orphaned, *t)
+			p.orphaned = append(p.orphaned, t)
 		case t.Phase == labmesh.Cancelling && s == live:
 			p.cancel = append(p.cancel, k)
 		case t.Phase == labmesh.Cancelling && (!known || s == declined):
-			p.orphaned = append(p.orphaned, *t)
+			p.orphaned = append(p.orphaned, t)
 		}
 	}
 	for k, s := range have {

@@ -110,7 +110,7 @@ func (w *Worker) sweep(ctx context.Context, now time.Time) (removed int, err err
 func (w *Worker) heldDirs() map[string]bool {
 	dirs := make(map[string]bool)
 	for _, t := range w.cfg.Desk.Assigned() {
-		dirs[attemptDir(w.cfg.Dir, keyOf(&t))] = true
+		dirs[attemptDir(w.cfg.Dir, keyOf(t))] = true
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -44,10 +44,11 @@ type Worker struct {
 	journal *journal
 	freed   chan struct{} // has one in it when a slot may have come free
 
-	mu   sync.Mutex
-	have map[key]*run
-	used int  // slots taken by live attempts
-	more bool // attempts are held that wait for a slot
+	mu     sync.Mutex
+	have   map[key]*run
+	states map[key]state // of have, for reconcile
+	used   int           // slots taken by live attempts
+	more   bool          // attempts are held that wait for a slot
 }
 
 // run is an attempt that the worker knows of.
@@ -80,7 +81,7 @@ func Open(_ context.Context, cfg Config) (*Worker, error) {
 			return nil, fmt.Errorf("open worker: %w", err)
 		}
 	}
-	w := &Worker{cfg: cfg, freed: make(chan struct{}, 1), have: make(map[key]*run)}
+	w := &Worker{cfg: cfg, freed: make(chan struct{}, 1), have: make(map[key]*run), states: make(map[key]state)}
 	var err error
 	if w.dirs, err = openDirs(cfg.Dir); err != nil {
 		return nil, fmt.Errorf("open worker: %w", err)
@@ -161,14 +162,14 @@ type begun struct {
 }
 
 // step does what the desk asks for now, and returns the attempts to run.
-func (w *Worker) step(work context.Context, held []labmesh.Task) (start []begun) {
+func (w *Worker) step(work context.Context, held []*labmesh.Task) (start []begun) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	have := make(map[key]state, len(w.have))
+	clear(w.states)
 	for k, r := range w.have {
-		have[k] = r.state
+		w.states[k] = r.state
 	}
-	p := reconcile(held, have)
+	p := reconcile(held, w.states)
 	for _, k := range p.forget {
 		delete(w.have, k)
 	}
@@ -178,8 +179,8 @@ func (w *Worker) step(work context.Context, held []labmesh.Task) (start []begun)
 	for _, k := range p.drop {
 		w.have[k].stop(ErrSuperseded)
 	}
-	for i := range p.orphaned {
-		w.reportOrphan(&p.orphaned[i])
+	for _, t := range p.orphaned {
+		w.reportOrphan(t)
 	}
 	w.more = false
 	for _, t := range p.start {
@@ -189,10 +190,10 @@ func (w *Worker) step(work context.Context, held []labmesh.Task) (start []begun)
 			break // in order: a big attempt is not overtaken for ever
 		}
 		actx, stop := context.WithCancelCause(work)
-		r := &run{state: live, slots: slots, stop: stop, output: w.watched(keyOf(&t), output.New(attemptDir(w.cfg.Dir, keyOf(&t))))}
-		w.have[keyOf(&t)] = r
+		r := &run{state: live, slots: slots, stop: stop, output: w.watched(keyOf(t), output.New(attemptDir(w.cfg.Dir, keyOf(t))))}
+		w.have[keyOf(t)] = r
 		w.used += slots
-		start = append(start, begun{actx, t, r})
+		start = append(start, begun{actx, *t, r})
 	}
 	return start
 }
@@ -221,15 +222,15 @@ func (w *Worker) handBack() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, t := range w.cfg.Desk.Assigned() {
-		if _, known := w.have[keyOf(&t)]; known {
+		if _, known := w.have[keyOf(t)]; known {
 			continue
 		}
 		if t.Phase != labmesh.Assigned {
-			w.reportOrphan(&t)
+			w.reportOrphan(t)
 			continue
 		}
-		w.have[keyOf(&t)] = &run{state: ended}
-		w.finish(keyOf(&t), labmesh.Outcome{Cause: labmesh.CauseOffer, Error: ErrShutdown.Error()})
+		w.have[keyOf(t)] = &run{state: ended}
+		w.finish(keyOf(t), labmesh.Outcome{Cause: labmesh.CauseOffer, Error: ErrShutdown.Error()})
 	}
 }
 

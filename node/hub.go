@@ -32,7 +32,9 @@ func (h *hub) publish(events []labmesh.Event) {
 	defer h.mu.Unlock()
 	h.ring = append(h.ring, events...)
 	if len(h.ring) > 2*hubEvents {
-		h.ring = slices.Clone(h.ring[len(h.ring)-hubEvents:])
+		kept := copy(h.ring, h.ring[len(h.ring)-hubEvents:])
+		clear(h.ring[kept:]) // what it holds on to
+		h.ring = h.ring[:kept]
 	}
 	close(h.changed)
 	h.changed = make(chan struct{})

@@ -229,12 +229,12 @@ type desk struct {
 var _ exec.Desk = (*desk)(nil)
 
 // Assigned is nothing before the view has caught up with this start.
-func (d *desk) Assigned() (held []labmesh.Task) {
+func (d *desk) Assigned() (held []*labmesh.Task) {
 	if !d.open.Load() {
 		return nil
 	}
 	for t := range d.replica.View().Held(d.worker) {
-		held = append(held, *t)
+		held = append(held, t)
 	}
 	return held
 }

@@ -59,12 +59,13 @@ func (d *Desk) Take(id labmesh.TaskID) {
 }
 
 // Assigned is the tasks on the desk, in the order in which they were put there.
-func (d *Desk) Assigned() []labmesh.Task {
+func (d *Desk) Assigned() []*labmesh.Task {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	held := make([]labmesh.Task, 0, len(d.order))
+	held := make([]*labmesh.Task, 0, len(d.order))
 	for _, id := range d.order {
-		held = append(held, *d.tasks[id])
+		t := *d.tasks[id] // as the mesh does: what is handed out changes no more
+		held = append(held, &t)
 	}
 	return held
 }
