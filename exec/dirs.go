@@ -3,13 +3,13 @@ package exec
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strconv"
 	"sync"
-	"syscall"
+	"time"
 
 	"labmesh"
 )
@@ -39,6 +39,10 @@ func (a Attempt) Tmp() string { return filepath.Join(a.Dir, tmpName) }
 type dirs struct {
 	root string
 
+	// mark is the time that a new directory is said to have been changed at. What
+	// still bears it holds what it was made with: to ask for the time is a quarter of the work of looking.
+	mark time.Time
+
 	mu   sync.Mutex
 	free []string
 	made int
@@ -53,7 +57,7 @@ func openDirs(root string) (*dirs, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &dirs{root: root}
+	d := &dirs{root: root, mark: time.Unix(rand.Int64N(1<<30), rand.Int64N(int64(time.Second)))}
 	for _, e := range old { // of an earlier life; perhaps half made
 		if err := os.RemoveAll(filepath.Join(pool, e.Name())); err != nil {
 			return nil, err
@@ -97,8 +101,14 @@ func (d *dirs) get() (string, error) {
 	}
 	free := d.name()
 	d.mu.Unlock()
-	for _, dir := range []string{free, filepath.Join(free, firstName), filepath.Join(free, firstName, workName), filepath.Join(free, firstName, tmpName)} {
+	all := tree(free, filepath.Join(free, firstName))
+	for _, dir := range all {
 		if err := os.Mkdir(dir, dirMode); err != nil {
+			return "", err
+		}
+	}
+	for _, dir := range all {
+		if err := os.Chtimes(dir, time.Time{}, d.mark); err != nil {
 			return "", err
 		}
 	}
@@ -122,10 +132,15 @@ func (d *dirs) put(free string) {
 func (d *dirs) give(k key) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	dir, task := attemptDir(d.root, k), taskDir(d.root, k.task)
-	if len(d.free) >= freeDirsMax || k.attempt != 1 ||
-		!holds(task, 1) || !holds(dir, 2) || !holds(filepath.Join(dir, workName), 0) || !holds(filepath.Join(dir, tmpName), 0) {
+	if len(d.free) >= freeDirsMax || k.attempt != 1 {
 		return false
+	}
+	task := taskDir(d.root, k.task)
+	for _, dir := range tree(task, attemptDir(d.root, k)) {
+		info, err := os.Lstat(dir)
+		if err != nil || info.Mode() != fs.ModeDir|dirMode || !info.ModTime().Equal(d.mark) {
+			return false
+		}
 	}
 	free := d.name()
 	if os.Rename(task, free) != nil {
@@ -135,19 +150,9 @@ func (d *dirs) give(k key) bool {
 	return true
 }
 
-// holds reports whether dir is as it was made and holds n entries.
-func holds(dir string, n int) bool {
-	f, err := os.OpenFile(dir, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_DIRECTORY, 0)
-	if err != nil {
-		return false
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil || info.Mode() != fs.ModeDir|dirMode {
-		return false
-	}
-	names, err := f.Readdirnames(n + 1)
-	return len(names) == n && (err == nil || errors.Is(err, io.EOF))
+// tree lists the directories that a task and its attempt begin with, those above first.
+func tree(task, attempt string) []string {
+	return []string{task, attempt, filepath.Join(attempt, workName), filepath.Join(attempt, tmpName)}
 }
 
 // AttemptDir is the directory of an attempt below root, whatever the task's id holds.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -20,9 +21,10 @@ const (
 	retryPause     = 2 * time.Millisecond  // the wait when the desk has changed meanwhile
 
 	// startLinger is how long word of a start waits for company. Nobody waits
-	// for it, and an attempt that is over by then reports start and end at once:
-	// half the entries in the log.
+	// for it, and an attempt that has ended well by then reports its end alone,
+	// which says that it started: half the entries in the log.
 	startLinger = 5 * time.Millisecond
+	unsayMax    = 64 // reports among which that start is looked for
 
 	// finishLinger is the same for the end of an attempt on a worker that has
 	// more at hand: its slots are not idle meanwhile.
@@ -54,9 +56,23 @@ func (r *reporter) add(c labmesh.Command, linger time.Duration) {
 	if len(r.queue) == 0 || due.Before(r.due) {
 		r.due = due
 	}
+	if f, ok := c.(labmesh.FinishTask); ok && f.Outcome.OK {
+		r.unsay(labmesh.StartTask{ID: f.ID, Attempt: f.Attempt, Worker: f.Worker})
+	}
 	r.queue = append(r.queue, c)
 	r.mu.Unlock()
 	r.nudge()
+}
+
+// unsay takes back word of a start that has not gone yet. The caller holds mu.
+func (r *reporter) unsay(s labmesh.StartTask) {
+	newest := max(0, len(r.queue)-unsayMax)
+	for i, c := range slices.Backward(r.queue[newest:]) {
+		if c == labmesh.Command(s) {
+			r.queue = slices.Delete(r.queue, newest+i, newest+i+1)
+			return
+		}
+	}
 }
 
 // close lets run return once everything is handed in.

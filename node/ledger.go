@@ -20,7 +20,7 @@ import (
 // commitInterval is the least time between two transactions of the ledger that
 // nobody waits for. A transaction costs DuckDB about 5 ms of CPU, whatever is in
 // it, and nothing depends on it: the log has everything.
-const commitInterval = 250 * time.Millisecond
+const commitInterval = 500 * time.Millisecond
 
 // Limits of fetching rows from a peer.
 const (

@@ -29,9 +29,9 @@ import (
 
 // Limits on what DuckDB takes. Zero fields of a Config stand for them.
 const (
-	MemoryLimitMB = 128  // of DuckDB's buffers
-	SpillLimitMB  = 1024 // of the files it puts beside the ledger when buffers run out
-	Threads       = 2
+	MemoryLimitMB = 128             // of DuckDB's buffers
+	SpillLimitMB  = 1024            // of the files it puts beside the ledger when buffers run out
+	Threads       = 1               // with more, whoever awaits a statement spins while another thread carries it out
 	CheckTimeout  = 2 * time.Minute // for the check of a file before it is opened
 	queriesMax    = 4               // statements of people run at the same time
 )
