@@ -36,6 +36,7 @@ var doors = map[string][]string{
 	"labmesh/exec/process":    {"labmesh", "labmesh/exec/output"},
 	"labmesh/exec/probe":      {"labmesh"},
 	"labmesh/exec/runner":     {"labmesh", "labmesh/exec", "labmesh/exec/output", "labmesh/exec/process"},
+	"labmesh/exec/sandbox":    {"labmesh"},
 	"labmesh/store":           {"labmesh"},
 	"labmesh/store/duckdb":    {"labmesh", "labmesh/store"},
 	"labmesh/store/memory":    {"labmesh", "labmesh/store"},

@@ -32,6 +32,9 @@ func open(t testing.TB, kind string, with ...func(*Config)) *Pool {
 		t.Skipf("no cgroups of this kind: %v", err)
 	}
 	t.Cleanup(func() {
+		if t.Failed() {
+			_ = p.sweep() // nothing may run on
+		}
 		if err := p.Close(); err != nil {
 			t.Error(err)
 		}
@@ -127,7 +130,7 @@ func TestNothingLeavesALeaf(t *testing.T) {
 		p := open(t, kind)
 		l := take(t, p, Limits{})
 		// Forked twice, in sessions of their own, without an environment, and some that fork on.
-		wait := start(t, l, `for i in 1 2 3; do (setsid env -i /bin/sh -c 'while :; do sleep 100 & sleep 0.01; done' >/dev/null 2>&1 &); done; exit 7`)
+		wait := start(t, l, `for i in 1 2 3; do (setsid env -i /bin/sh -c 'for i in $(seq 300); do sleep 20 & sleep 0.01; done' >/dev/null 2>&1 &); done; exit 7`)
 		if code := wait().ExitCode(); code != 7 {
 			t.Errorf("the program ended with %d", code)
 		}
