@@ -1,0 +1,109 @@
+package keeper
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// spawnFiles is how many files come with a program: the ends of its stdout and
+// stderr that it writes, those that we read, then its cgroup and its stdin if
+// they are said to be there.
+const spawnFiles = 4
+
+// spawn starts a program, closes files, and returns an exit if it could not.
+func (k *keeper) spawn(s *Spawn, files []int) *Exit {
+	want := spawnFiles
+	if s.Cgroup {
+		want++
+	}
+	if s.Stdin {
+		want++
+	}
+	if len(files) != want {
+		closeAll(files)
+		return &Exit{ID: s.ID, Errno: int(unix.EBADF)}
+	}
+	p := &program{Program: Program{ID: s.ID, Attempt: s.Attempt, Ordinal: s.Ordinal, Sum: s.Sum, Meta: s.Meta}, began: time.Now(), pipes: [2]int{files[2], files[3]}}
+	p.Exit.ID = s.ID
+	stdin := k.null
+	if s.Stdin {
+		stdin = files[want-1]
+	}
+	attr := &syscall.ProcAttr{Dir: s.Dir, Env: s.Env, Files: []uintptr{uintptr(stdin), uintptr(files[0]), uintptr(files[1])},
+		Sys: &syscall.SysProcAttr{Setpgid: true, Pdeathsig: unix.SIGKILL}}
+	if s.Cgroup {
+		attr.Sys.UseCgroupFD, attr.Sys.CgroupFD = true, files[spawnFiles]
+	}
+	k.forking.Lock()
+	pid, err := fork(s, attr)
+	if err == nil {
+		k.mu.Lock()
+		p.pid = pid
+		k.programs[p.ID], k.pids[pid] = p, p
+		k.attempts[p.Attempt] = append(k.attempts[p.Attempt], p)
+		k.living++
+		k.mu.Unlock()
+		k.started.Signal()
+	}
+	k.forking.Unlock()
+	closeAll(files[:2])
+	closeAll(files[spawnFiles:])
+	if err == nil {
+		return nil
+	}
+	closeAll(files[2:spawnFiles])
+	var errno syscall.Errno
+	if !errors.As(err, &errno) {
+		errno = unix.EINVAL // a NUL byte, as from syscall.BytePtrFromString
+	}
+	return &Exit{ID: s.ID, Errno: int(errno)}
+}
+
+// fork starts the program with what only the thread that starts it can give.
+func fork(s *Spawn, attr *syscall.ProcAttr) (pid int, err error) {
+	if s.Umask >= 0 {
+		old := unix.Umask(s.Umask)
+		defer unix.Umask(old)
+	}
+	for i, tasks := range s.V1Tasks {
+		if err := writeZero(tasks); err != nil {
+			leave(s.V1Back[:min(i, len(s.V1Back))])
+			return 0, err
+		}
+	}
+	defer leave(s.V1Back)
+	if pid, err = syscall.ForkExec(s.Path, s.Args, attr); err != nil {
+		return 0, err
+	}
+	if s.Nice != 0 {
+		_ = unix.Setpriority(unix.PRIO_PGRP, pid, s.Nice) // as good as can be had
+	}
+	for _, l := range s.Rlimits {
+		_ = unix.Prlimit(pid, l.Resource, &unix.Rlimit{Cur: l.Soft, Max: l.Max}, nil) // it may be over already
+	}
+	return pid, nil
+}
+
+// leave moves this thread back to where it was.
+func leave(tasks []string) {
+	for _, t := range tasks {
+		if err := writeZero(t); err != nil {
+			fmt.Fprintln(os.Stderr, "leave a program's cgroup:", err)
+		}
+	}
+}
+
+// writeZero moves the calling thread to where tasks stands.
+func writeZero(path string) error {
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString("0")
+	return errors.Join(err, f.Close())
+}
