@@ -1,8 +1,14 @@
 package main
 
 import (
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
 	"github.com/spf13/cobra"
 
+	"labmesh/exec/keeper"
 	"labmesh/exec/probe"
 	"labmesh/store/duckdb"
 )
@@ -13,7 +19,26 @@ const (
 	internalCommand = "internal"
 	gpuCommand      = "gpu"
 	ledgerCommand   = "check-ledger"
+	keeperCommand   = "keeper"
 )
+
+// keepPrograms is the process that keeps programs running while the node is
+// away, when the command line asks for that: main enters it before anything
+// else, so that it stays small. It returns false on any other command line.
+func keepPrograms(args []string, errw io.Writer) (code int, asked bool) {
+	if len(args) != 5 || args[1] != internalCommand || args[2] != keeperCommand {
+		return 0, false
+	}
+	window, err := time.ParseDuration(args[4])
+	if err == nil {
+		err = keeper.Main(args[3], window)
+	}
+	if err != nil {
+		fmt.Fprintln(errw, err)
+		return exitFailed, true
+	}
+	return exitDone, true
+}
 
 func newInternalCommand(a *app) *cobra.Command {
 	cmd := &cobra.Command{Use: internalCommand, Short: "What the node runs in child processes", Hidden: true}
@@ -22,6 +47,11 @@ func newInternalCommand(a *app) *cobra.Command {
 			Use: gpuCommand, Short: "Ask the GPU driver what there is", Example: "  labmesh internal gpu",
 			Args: args(cobra.NoArgs, "it takes no arguments"),
 			RunE: func(*cobra.Command, []string) error { return probe.GPUChild(a.out) },
+		},
+		&cobra.Command{
+			Use: keeperCommand + " DIR WINDOW", Short: "Keep programs running while the node is away", Example: "  labmesh internal keeper <data-dir>/running 6s",
+			Args: args(cobra.ExactArgs(2), "it takes a directory and how long to wait for the node, and is started by the node"),
+			RunE: func(*cobra.Command, []string) error { return errors.ErrUnsupported }, // main has seen to it
 		},
 		&cobra.Command{
 			Use: ledgerCommand + " FILE", Short: "Open a ledger file and read it", Example: "  labmesh internal check-ledger ledger.duckdb",

@@ -14,11 +14,10 @@ import (
 
 // Names in the directory of running programs.
 const (
-	socketName  = "keeper.sock"
-	lockName    = "keeper.lock" // held by the keeper as long as it lives; holds its process id
-	logName     = "keeper.log"  // what it had to say before it died
-	endedName   = "keeper.ended"
-	spoolPrefix = "spool-"
+	socketName = filePrefix + "sock"
+	lockName   = filePrefix + "lock"  // held by the keeper as long as it lives; holds its process id
+	logName    = filePrefix + "log"   // what it had to say before it died
+	endedName  = filePrefix + "ended" // how those programs ended that nobody asked for in time
 )
 
 // How the body of a packet travels.

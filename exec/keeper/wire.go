@@ -4,12 +4,24 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 )
 
 // version is of the protocol. An agent that meets a keeper of another version
 // has it end.
 const version = 1
+
+// The files of a keeper in its directory begin with one of these.
+const (
+	filePrefix  = "keeper."
+	spoolPrefix = "spool-"
+)
+
+// Owns reports whether a file of that name in a keeper's directory is the keeper's.
+func Owns(name string) bool {
+	return strings.HasPrefix(name, filePrefix) || strings.HasPrefix(name, spoolPrefix)
+}
 
 // Bounds on messages.
 const (
@@ -313,7 +325,7 @@ func decode(b []byte) (m message, err error) {
 	case kindTidy:
 		d.tidy(&m.tidy)
 	case kindKnown:
-		if m.version = int(d.int()); m.version != version {
+		if m.version = int(d.int()); m.version != version && !d.bad {
 			return m, nil
 		}
 		m.last = d.bool()

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -100,19 +101,37 @@ func (g *cgroups) take() (*leaf, error) {
 		g.free = g.free[:n-1]
 		return l, nil
 	}
-	g.made++
-	l := &leaf{dir: filepath.Join(g.parent, strconv.Itoa(g.made))}
-	if err := os.Mkdir(l.dir, 0o755); err != nil {
-		return nil, err
+	var l *leaf
+	for l == nil {
+		g.made++
+		dir := filepath.Join(g.parent, strconv.Itoa(g.made))
+		if err := os.Mkdir(dir, 0o755); err == nil {
+			l = &leaf{dir: dir}
+		} else if !errors.Is(err, fs.ErrExist) { // or of an earlier life, and in use
+			return nil, err
+		}
 	}
-	var err error
+	return l, l.open()
+}
+
+// adopt is a leaf of an earlier life.
+func (g *cgroups) adopt(name string) (*leaf, error) {
+	l := &leaf{dir: filepath.Join(g.parent, filepath.Base(name))}
+	l.killed.Store(true) // of what it has seen nothing is known
+	return l, l.open()
+}
+
+// name is by what a later life adopts l.
+func (l *leaf) name() string { return filepath.Base(l.dir) }
+
+func (l *leaf) open() (err error) {
 	if l.fd, err = os.Open(l.dir); err == nil {
 		l.events, err = os.Open(filepath.Join(l.dir, "cgroup.events"))
 	}
 	if err != nil {
-		return nil, errors.Join(err, l.remove())
+		return errors.Join(err, l.remove())
 	}
-	return l, nil
+	return nil
 }
 
 // give takes a leaf back, once everybody in it is gone.
@@ -143,7 +162,10 @@ func (g *cgroups) close() (err error) {
 		err = errors.Join(err, l.remove())
 	}
 	g.free = nil
-	return errors.Join(err, os.Remove(g.parent))
+	if rerr := os.Remove(g.parent); !errors.Is(rerr, unix.EBUSY) && !errors.Is(rerr, unix.ENOTEMPTY) { // others are in use
+		err = errors.Join(err, rerr)
+	}
+	return err
 }
 
 // enter makes a program start in l.
@@ -207,20 +229,30 @@ func removeCgroup(dir string) error {
 	return errors.Join(err, os.Remove(dir))
 }
 
-// sweepCgroups ends everybody in the cgroups of an earlier life.
-func sweepCgroups(dir string) error {
+// sweepCgroups ends everybody in the cgroups of an earlier life, but for those named.
+func sweepCgroups(dir string, keep []string) error {
 	parent, err := cgroupParent(dir)
 	if err != nil {
 		return nil //nolint:nilerr // no cgroups here, then or now
 	}
-	events, err := os.Open(filepath.Join(parent, "cgroup.events"))
+	entries, err := os.ReadDir(parent)
 	if err != nil {
-		return nil //nolint:nilerr // there was none
+		return nil //nolint:nilerr // there were none
 	}
-	defer events.Close()
-	all := &leaf{dir: parent, events: events}
-	if !all.emptied() {
-		return fmt.Errorf("empty the cgroup %s: %w", parent, errEscaped)
+	for _, e := range entries {
+		if !e.IsDir() || slices.Contains(keep, e.Name()) {
+			continue
+		}
+		l := &leaf{dir: filepath.Join(parent, e.Name())}
+		if err := l.open(); err != nil {
+			return err
+		}
+		if !l.emptied() {
+			return fmt.Errorf("empty the cgroup %s: %w", l.dir, errEscaped)
+		}
+		if err := l.remove(); err != nil {
+			return err
+		}
 	}
-	return removeCgroup(parent)
+	return nil
 }

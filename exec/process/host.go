@@ -35,6 +35,13 @@ type Config struct {
 	Nice      int  // added to the priority number of what is run, so that the node stays responsive
 	NoCgroups bool // do without cgroups even where they can be had
 	Logger    *slog.Logger
+
+	// Keeper starts the process that runs programs so that they outlive this one;
+	// the directory and the window are added to it as arguments, and it must call
+	// [keeper.Main]. Without it, and where there is none, programs are children of
+	// this process.
+	Keeper []string
+	Window time.Duration // how long programs go on without this process
 }
 
 // Host runs programs on this machine.
@@ -44,13 +51,15 @@ type Host struct {
 	boot    string // of the machine
 	count   atomic.Uint64
 	cgroups *cgroups // nil where there are none
+	kept    *kept    // nil where programs are children of this process
 	records records
 	buffers sync.Pool
 	strays  strays
 }
 
-// Open ends what an earlier life of this host, of the same Dir, left running.
-// It never touches a process that is not of that making.
+// Open takes up what an earlier life of this host, of the same Dir, left with
+// its keeper (see [Host.Attempts]), and ends whatever else it left running. It
+// never touches a process that is not of that making.
 func Open(ctx context.Context, cfg Config) (*Host, error) {
 	if cfg.Grace <= 0 {
 		cfg.Grace = DefaultGrace
@@ -71,7 +80,12 @@ func Open(ctx context.Context, cfg Config) (*Host, error) {
 	h := &Host{cfg: cfg, prefix: hex.EncodeToString(id[:]) + "-", boot: bootID()}
 	h.records.dir = dir
 	h.buffers.New = func() any { b := make([]byte, readBytesMax); return &b }
-	if n, err := sweep(ctx, dir); err != nil {
+	if h.kept, err = openKept(ctx, cfg); err != nil {
+		return nil, fmt.Errorf("take up what an earlier life left running: %w", err)
+	}
+	records, groups := h.kept.living()
+	h.records.made = highest(dir)
+	if n, err := sweep(ctx, dir, records, groups); err != nil {
 		return nil, fmt.Errorf("end what an earlier life left running: %w", err)
 	} else if n > 0 {
 		cfg.Logger.InfoContext(ctx, "ended what an earlier life left running", "attempts", n)
@@ -91,11 +105,13 @@ func (h *Host) Cgroups() bool { return h.cgroups != nil }
 // safe twice. No Run may be under way.
 func (h *Host) Close() error {
 	h.strays.flush()
+	detached := h.kept.detached()
+	err := h.kept.close()
 	h.records.close()
-	if h.cgroups == nil {
-		return nil
+	if h.cgroups == nil || detached { // its cgroups are in use
+		return err
 	}
-	return h.cgroups.close()
+	return errors.Join(err, h.cgroups.close())
 }
 
 func (h *Host) token() string { return h.prefix + strconv.FormatUint(h.count.Add(1), 36) }

@@ -8,6 +8,7 @@ import (
 	"os"
 	osexec "os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -16,6 +17,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"labmesh/exec/keeper"
 	"labmesh/exec/output"
 	"labmesh/exec/process"
 )
@@ -23,7 +25,17 @@ import (
 // agentVar makes the test binary play an agent that runs a program until it is killed.
 const agentVar = "PROCESS_TEST_AGENT"
 
+// keep is how the test binary is started to play the keeper.
+func keep() []string { return []string{os.Args[0], "keeper"} }
+
 func TestMain(m *testing.M) {
+	if len(os.Args) == 4 && os.Args[1] == "keeper" {
+		window, err := time.ParseDuration(os.Args[3])
+		if err = errors.Join(err, keeper.Main(os.Args[2], window)); err != nil {
+			panic(err)
+		}
+		return
+	}
 	if dir := os.Getenv(agentVar); dir != "" {
 		agent(dir, os.Getenv("PROCESS_TEST_NO_CGROUPS") != "")
 		return
@@ -47,27 +59,37 @@ func escape(dir string) string {
 	return fmt.Sprintf(`(setsid sh -c 'echo $$ >%[1]s/stray.new; mv %[1]s/stray.new %[1]s/stray; trap "" TERM HUP; sleep 1000' &) ; while [ ! -s %[1]s/stray ]; do sleep 0.01; done`, dir)
 }
 
-// each runs a test with cgroups and without.
+// each runs a test with cgroups and without, by a keeper and without.
 func each(t *testing.T, test func(t *testing.T, h *process.Host, dir string)) {
 	t.Helper()
-	for _, none := range []bool{false, true} {
-		t.Run(fmt.Sprintf("no cgroups %v", none), func(t *testing.T) {
+	for _, cfg := range []process.Config{{}, {NoCgroups: true}, {Keeper: keep(), Window: time.Minute}, {NoCgroups: true, Keeper: keep(), Window: time.Minute}} {
+		t.Run(fmt.Sprintf("no cgroups %v keeper %v", cfg.NoCgroups, len(cfg.Keeper) > 0), func(t *testing.T) {
 			t.Parallel()
 			dir := t.TempDir()
-			h, err := process.Open(t.Context(), process.Config{Dir: filepath.Join(dir, "running"), NoCgroups: none})
+			cfg.Dir = filepath.Join(dir, "running")
+			h, err := process.Open(t.Context(), cfg)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if !none && !h.Cgroups() {
+			if !cfg.NoCgroups && !h.Cgroups() {
 				_ = h.Close()
 				t.Skip("no cgroup v2 can be made here")
+			}
+			if len(cfg.Keeper) > 0 && !h.Keeps() {
+				_ = h.Close()
+				t.Skip("there is no keeper on this system")
 			}
 			test(t, h, dir)
 			if err := errors.Join(h.Close(), h.Close()); err != nil {
 				t.Error(err)
 			}
-			if left, err := os.ReadDir(filepath.Join(dir, "running")); err != nil || len(left) > 0 {
+			left, err := os.ReadDir(filepath.Join(dir, "running"))
+			left = slices.DeleteFunc(left, func(e os.DirEntry) bool { return e.Name() == "keeper.lock" || e.Name() == "keeper.log" })
+			if err != nil || len(left) > 0 {
 				t.Errorf("records left: %v %v", left, err)
+			}
+			if said, _ := os.ReadFile(filepath.Join(dir, "running", "keeper.log")); len(said) > 0 {
+				t.Errorf("the keeper said: %s", said)
 			}
 		})
 	}

@@ -67,6 +67,33 @@ func (rs *records) take(head recordHead) (*record, error) {
 	return r, nil
 }
 
+// adopt is a record of an earlier life, whose program is still wanted; nil
+// where it is not to be had.
+func (rs *records) adopt(name string) *record {
+	if name == "" || name != filepath.Base(name) {
+		return nil
+	}
+	f, err := os.OpenFile(filepath.Join(rs.dir, name), os.O_WRONLY, 0)
+	if err != nil {
+		return nil
+	}
+	return &record{f}
+}
+
+// highest is the highest number of a record in dir.
+func highest(dir string) (most int) {
+	entries, _ := os.ReadDir(dir) // sweep reports what is wrong with it
+	for _, e := range entries {
+		if n, err := strconv.Atoi(e.Name()); err == nil {
+			most = max(most, n)
+		}
+	}
+	return most
+}
+
+// name is by what a later life adopts the record.
+func (r *record) name() string { return filepath.Base(r.file.Name()) }
+
 // give takes a record back when its program and all it started are gone.
 func (rs *records) give(r *record) {
 	if r == nil {

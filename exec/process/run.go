@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"labmesh/exec/keeper"
 	"labmesh/exec/output"
 )
 
@@ -24,13 +25,34 @@ type Command struct {
 	Stdin  string         // a file to read from; "" means nothing to read
 	Output *output.Output // takes what it prints
 	Grace  time.Duration  // between SIGTERM and SIGKILL; 0 means the host's
+
+	// Attempt and Ordinal name the program for the host's next life: a Run with
+	// the same two takes it up, running or ended, in place of starting it again.
+	// Without an Attempt the program ends with this life.
+	Attempt string
+	Ordinal int
+
+	// What follows needs a host with a keeper.
+	Umask   *int     // nil leaves the node's
+	Rlimits []Rlimit // set as soon as the program has started
 }
+
+// Rlimit is a limit as setrlimit(2) has it.
+type Rlimit = keeper.Rlimit
+
+// What a Run of a host with a keeper may return.
+var (
+	// ErrLost says that the keeper is gone, and with it the program, or word of how it ended.
+	ErrLost = errors.New("the process that kept the program running was killed")
+	// ErrDetached says that the host was left; the program goes on.
+	ErrDetached = errors.New("the program goes on without this node's process")
+)
 
 // Exit is how a program ended.
 type Exit struct {
 	Code    int            // its exit code, -1 when a signal ended it
 	Signal  syscall.Signal // what ended it, or 0
-	Stopped bool           // whether it was stopped because its context ended
+	Stopped bool           // whether it was stopped because its context ended, in this life or an earlier one
 	User    time.Duration  // CPU time of the program and those children it waited for
 	System  time.Duration
 	MaxRSS  int64 // bytes, of the largest of them; 0 where it is not known
@@ -49,6 +71,9 @@ func (e *StartError) Unwrap() error { return e.Err }
 // Run runs c until it ends, or ctx does: then it gets SIGTERM, and after a
 // grace SIGKILL. When Run returns nothing of the program's tree is running.
 func (h *Host) Run(ctx context.Context, c Command) (Exit, error) {
+	if h.Keeps() {
+		return h.runKept(ctx, c)
+	}
 	p := &program{h: h, grace: c.Grace, token: h.token(), exited: make(chan struct{})}
 	if p.grace <= 0 {
 		p.grace = h.cfg.Grace
@@ -81,12 +106,13 @@ type program struct {
 	h      *Host
 	token  string
 	grace  time.Duration
-	proc   *os.Process
-	leaf   *leaf // nil without a cgroup
+	proc   *os.Process // nil under a keeper
+	leaf   *leaf       // nil without a cgroup
 	record *record
 	pipes  [2]*os.File // the ends we read
 	left   atomic.Int32
 	eof    chan struct{} // closed when both pipes have been read to their end
+	kept   keptProgram
 
 	mu      sync.Mutex
 	gone    bool // its group id may belong to another soon
@@ -102,11 +128,7 @@ func (p *program) start(c Command) (readers *sync.WaitGroup, err error) {
 			f.Close()
 		}
 		if err != nil {
-			for _, f := range p.pipes {
-				if f != nil {
-					f.Close()
-				}
-			}
+			p.closePipes()
 			_ = p.tidy() // nothing ran
 		}
 	}()
@@ -122,17 +144,29 @@ func (p *program) start(c Command) (readers *sync.WaitGroup, err error) {
 	if p.h.cfg.Nice != 0 {
 		_ = unix.Setpriority(unix.PRIO_PGRP, p.proc.Pid, p.h.cfg.Nice) // as good as can be had
 	}
-	p.left.Store(2)
-	p.eof = make(chan struct{})
-	readers = new(sync.WaitGroup)
-	for i, s := range []output.Stream{output.Stdout, output.Stderr} {
-		readers.Go(func() { p.read(p.pipes[i], c.Output, s) })
-	}
-	return readers, nil
+	return p.listen(c.Output), nil
 }
 
-// open makes what the program starts with: its three files, its cgroup, and the
-// record by which a later life finds it.
+// listen begins to read what the program prints.
+func (p *program) listen(to *output.Output) *sync.WaitGroup {
+	p.left.Store(int32(len(p.pipes)))
+	p.eof = make(chan struct{})
+	readers := new(sync.WaitGroup)
+	for i, s := range []output.Stream{output.Stdout, output.Stderr} {
+		readers.Go(func() { p.read(p.pipes[i], to, s) })
+	}
+	return readers
+}
+
+func (p *program) closePipes() {
+	for _, f := range p.pipes {
+		if f != nil {
+			f.Close()
+		}
+	}
+}
+
+// open makes what the program starts with: its three files, and its place.
 func (p *program) open(c Command) (files []*os.File, err error) {
 	stdin := c.Stdin
 	if stdin == "" {
@@ -151,13 +185,18 @@ func (p *program) open(c Command) (files []*os.File, err error) {
 		p.pipes[i] = r
 		files = append(files, w)
 	}
+	return files, p.place()
+}
+
+// place makes the program's cgroup, and the record by which a later life finds it.
+func (p *program) place() (err error) {
 	if p.h.cgroups != nil {
 		if p.leaf, err = p.h.cgroups.take(); err != nil {
-			return files, fmt.Errorf("make a cgroup: %w", err)
+			return fmt.Errorf("make a cgroup: %w", err)
 		}
 	}
 	p.record, err = p.h.records.take(p.head())
-	return files, err
+	return err
 }
 
 // head is the first line of the program's record.
@@ -180,7 +219,7 @@ func (p *program) spawn(c Command, files []*os.File) (*os.Process, error) {
 func (p *program) read(from *os.File, to *output.Output, s output.Stream) {
 	buf := p.h.buffers.Get().(*[]byte)
 	defer p.h.buffers.Put(buf)
-	for {
+	for from != nil { // nil when there is nothing more to read
 		n, err := from.Read(*buf)
 		to.Write(s, (*buf)[:n])
 		if err != nil { // the end, or drain's deadline
@@ -215,15 +254,24 @@ func (p *program) signalGroup(sig syscall.Signal) bool {
 		return false
 	}
 	p.stopped = true
-	_ = syscall.Kill(-p.proc.Pid, sig) // ESRCH is what we want
+	p.signal(sig)
 	return true
+}
+
+// signal signals the process group. The caller holds mu, and p is not gone.
+func (p *program) signal(sig syscall.Signal) {
+	if p.proc == nil {
+		p.signalKept(sig)
+		return
+	}
+	_ = syscall.Kill(-p.proc.Pid, sig) // ESRCH is what we want
 }
 
 // killTree kills all of the program's processes that can be found.
 func (p *program) killTree() {
 	p.mu.Lock()
 	if !p.gone {
-		_ = syscall.Kill(-p.proc.Pid, syscall.SIGKILL)
+		p.signal(syscall.SIGKILL)
 	}
 	p.mu.Unlock()
 	if p.leaf != nil {
@@ -266,13 +314,18 @@ func (p *program) drain(readers *sync.WaitGroup) {
 		if p.leaf == nil {
 			killTokens(map[string]bool{p.token: true})
 		}
-		for _, f := range p.pipes {
-			_ = f.SetReadDeadline(time.Unix(1, 0))
-		}
+		p.hush()
 	}
 	readers.Wait()
+	p.closePipes()
+}
+
+// hush has those who read the output stop.
+func (p *program) hush() {
 	for _, f := range p.pipes {
-		f.Close()
+		if f != nil {
+			_ = f.SetReadDeadline(time.Unix(1, 0))
+		}
 	}
 }
 

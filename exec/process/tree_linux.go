@@ -7,11 +7,14 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"labmesh/exec/keeper"
 )
 
 const (
@@ -115,15 +118,20 @@ func alive(pid int) bool {
 	return len(rest) > 0 && rest[0] != 'Z' && rest[0] != 'X'
 }
 
-// sweep ends what the records in dir and the cgroups of dir say is running. It
-// returns how many records there were of this boot.
-func sweep(ctx context.Context, dir string) (n int, err error) {
+// sweep ends what the records in dir and the cgroups of dir say is running, but
+// for those named. It returns how many records there were of this boot.
+func sweep(ctx context.Context, dir string, records, groups []string) (n int, err error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return 0, err
 	}
 	boot, tokens := bootID(), make(map[string]bool)
+	var over []string
 	for _, e := range entries {
+		if keeper.Owns(e.Name()) || slices.Contains(records, e.Name()) {
+			continue // not a record, or one of a program that goes on
+		}
+		over = append(over, e.Name())
 		head, start, err := readRecord(filepath.Join(dir, e.Name()))
 		if err != nil {
 			return n, err
@@ -138,11 +146,11 @@ func sweep(ctx context.Context, dir string) (n int, err error) {
 		}
 	}
 	killTokens(tokens)
-	if err := sweepCgroups(dir); err != nil {
+	if err := sweepCgroups(dir, groups); err != nil {
 		return n, err
 	}
-	for _, e := range entries {
-		if err := os.Remove(filepath.Join(dir, e.Name())); err != nil {
+	for _, name := range over {
+		if err := os.Remove(filepath.Join(dir, name)); err != nil {
 			return n, err
 		}
 	}

@@ -28,7 +28,7 @@ func killTokens(map[string]bool) {}
 
 // sweep removes the records of an earlier life. Without start times it cannot
 // tell its processes from others, and so kills none.
-func sweep(ctx context.Context, dir string) (int, error) {
+func sweep(ctx context.Context, dir string, _, _ []string) (int, error) {
 	entries, err := os.ReadDir(dir)
 	for _, e := range entries {
 		err = errors.Join(err, os.Remove(filepath.Join(dir, e.Name())))

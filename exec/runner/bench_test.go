@@ -8,7 +8,9 @@ import (
 	osexec "os/exec"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"testing"
+	"time"
 
 	"labmesh"
 	"labmesh/exec"
@@ -18,12 +20,16 @@ import (
 )
 
 // BenchmarkTrue runs /bin/true: plainly by os/exec, and through a worker, with
-// cgroups and without.
+// cgroups and without, by the worker itself and by a keeper. The CPU time is of
+// this process and its children, the keeper among them, and of theirs.
 func BenchmarkTrue(b *testing.B) {
 	for _, slots := range []int{2, 4, 8} {
 		b.Run(fmt.Sprintf("plain/slots=%d", slots), func(b *testing.B) { benchPlain(b, slots) })
-		b.Run(fmt.Sprintf("worker/slots=%d", slots), func(b *testing.B) { benchWorker(b, slots, false) })
-		b.Run(fmt.Sprintf("worker-no-cgroups/slots=%d", slots), func(b *testing.B) { benchWorker(b, slots, true) })
+		for _, kept := range []bool{false, true} {
+			by := map[bool]string{false: "direct", true: "keeper"}[kept]
+			b.Run(fmt.Sprintf("%s/slots=%d", by, slots), func(b *testing.B) { benchWorker(b, slots, false, kept) })
+			b.Run(fmt.Sprintf("%s-no-cgroups/slots=%d", by, slots), func(b *testing.B) { benchWorker(b, slots, true, kept) })
+		}
 	}
 }
 
@@ -47,9 +53,13 @@ func benchPlain(b *testing.B, slots int) {
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "attempts/s")
 }
 
-func benchWorker(b *testing.B, slots int, noCgroups bool) {
+func benchWorker(b *testing.B, slots int, noCgroups, kept bool) {
 	dir := b.TempDir()
-	host, err := process.Open(b.Context(), process.Config{Dir: filepath.Join(dir, "running"), NoCgroups: noCgroups})
+	cfg := process.Config{Dir: filepath.Join(dir, "running"), NoCgroups: noCgroups}
+	if kept {
+		cfg.Keeper, cfg.Window = []string{os.Args[0], keeperArg}, time.Minute
+	}
+	host, err := process.Open(b.Context(), cfg)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -74,6 +84,7 @@ func benchWorker(b *testing.B, slots int, noCgroups bool) {
 		desk.Put(labmesh.Task{ID: labmesh.TaskID(fmt.Sprintf("t%d", i)), Attempt: 1, Phase: labmesh.Assigned, Spec: labmesh.Spec{Kind: labmesh.Custom, Config: config}})
 	}
 	const ahead = 8 // tasks placed on the worker beyond its slots, so that it never waits for the desk
+	before := cpuSeconds(b)
 	i := 0
 	for ; i < slots+ahead; i++ {
 		put(i)
@@ -89,4 +100,20 @@ func benchWorker(b *testing.B, slots int, noCgroups bool) {
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "attempts/s")
 	cancel()
 	running.Wait()
+	if err := host.Close(); err != nil { // which reaps the keeper
+		b.Error(err)
+	}
+	b.ReportMetric((cpuSeconds(b)-before)/float64(b.N)*1e6, "cpu-µs/attempt")
+}
+
+// cpuSeconds is what this process and its children have taken.
+func cpuSeconds(b *testing.B) (sum float64) {
+	for _, who := range []int{syscall.RUSAGE_SELF, syscall.RUSAGE_CHILDREN} {
+		var ru syscall.Rusage
+		if err := syscall.Getrusage(who, &ru); err != nil {
+			b.Fatal(err)
+		}
+		sum += time.Duration(ru.Utime.Nano() + ru.Stime.Nano()).Seconds()
+	}
+	return sum
 }

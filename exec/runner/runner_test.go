@@ -17,11 +17,24 @@ import (
 	"labmesh"
 	"labmesh/exec"
 	"labmesh/exec/exectest"
+	"labmesh/exec/keeper"
 	"labmesh/exec/process"
 	"labmesh/exec/runner"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// keeperArg makes the test binary play the keeper, of the directory and with the window that follow.
+const keeperArg = "keeper"
+
+func TestMain(m *testing.M) {
+	if len(os.Args) == 4 && os.Args[1] == keeperArg {
+		window, err := time.ParseDuration(os.Args[3])
+		if err = errors.Join(err, keeper.Main(os.Args[2], window)); err != nil {
+			panic(err)
+		}
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // bench is a worker with real runners.
 type bench struct {

@@ -1,0 +1,40 @@
+//go:build !linux
+
+package process
+
+import (
+	"context"
+	"errors"
+	"syscall"
+	"time"
+)
+
+// kept is of Linux: elsewhere programs are children of this process.
+type kept struct{}
+
+type keptProgram struct{}
+
+func openKept(context.Context, Config) (*kept, error) { return nil, nil }
+
+func (*kept) living() (records, groups []string) { return nil, nil }
+func (*kept) detached() bool                     { return false }
+func (*kept) close() error                       { return nil }
+
+func (*Host) runKept(context.Context, Command) (Exit, error) { return Exit{}, errors.ErrUnsupported }
+
+func (*program) signalKept(syscall.Signal) {}
+
+// Attempts is nothing: nothing outlives this process.
+func (*Host) Attempts() map[string]time.Duration { return nil }
+
+// Forget does nothing.
+func (*Host) Forget(string) {}
+
+// Drop does nothing.
+func (*Host) Drop(string) {}
+
+// Detach does nothing.
+func (*Host) Detach() bool { return false }
+
+// Keeps is false: nothing outlives this process.
+func (*Host) Keeps() bool { return false }
