@@ -50,6 +50,9 @@ type Spec struct {
 	// Artifacts are patterns of files below the work directory that are kept when an attempt
 	// has ended: as in .gitignore, with ** for any directories.
 	Artifacts []string `json:"artifacts,omitempty"`
+	// DependsOn are tasks that must have completed before this one is placed. If one of
+	// them ends otherwise, this one is cancelled, with the cause dependency.
+	DependsOn []TaskID `json:"depends_on,omitempty"`
 	// Limits bound what one attempt may use of its machine; nil leaves it to the machine.
 	Limits *Limits `json:"limits,omitempty"`
 
@@ -127,6 +130,7 @@ type Task struct {
 	Slots   int      `json:"slots,omitempty"`     // slots of Worker that the attempt takes
 	Ahead   bool     `json:"ahead,omitempty"`     // placed before a slot was free: it takes none until it starts
 	Class   string   `json:"class"`               // tasks with equal needs wait in one class
+	Waits   int      `json:"waits,omitempty"`     // tasks it depends on that have not ended yet
 	Failed  int      `json:"failed,omitempty"`    // attempts that ended by the task's own fault
 	Lost    int      `json:"lost,omitempty"`      // attempts that ended by the mesh's fault
 
@@ -206,13 +210,13 @@ const (
 	CauseOOM        Cause = "oom"         // it took more memory than it may, or than there was
 	CauseQuota      Cause = "disk_quota"  // it took more disk than it may
 	CauseBundle     Cause = "bundle"      // its bundle could not be had, or its outputs not be kept
-	CauseDependency Cause = "dependency"  // what it needs of the machine was there and is not any more
+	CauseDependency Cause = "dependency"  // a task that it depends on did not complete
 )
 
 // Infra reports whether c is the mesh's own fault.
 func (c Cause) Infra() bool {
 	switch c {
-	case CauseSpawn, CauseDisk, CauseWorkerLost, CauseOffer, CauseBundle, CauseDependency:
+	case CauseSpawn, CauseDisk, CauseWorkerLost, CauseOffer, CauseBundle:
 		return true
 	}
 	return false

@@ -35,6 +35,7 @@ func (c *Cluster) Apply(index uint64, e labmesh.Entry) ([]labmesh.Event, []labme
 	x.wake()
 	for i, cmd := range e.Commands {
 		answers[i] = x.apply(cmd)
+		x.settleDependents()
 	}
 	x.forget()
 	return x.events, answers
@@ -45,6 +46,7 @@ type change struct {
 	v      *View
 	at     time.Time
 	events []labmesh.Event
+	over   []*labmesh.Task // ended in this entry, and not yet looked at by those who depend on them
 }
 
 func (x *change) apply(cmd labmesh.Command) labmesh.Answer {

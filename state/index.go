@@ -112,6 +112,8 @@ func (x *change) index(t *labmesh.Task) {
 	case t.Phase.Held():
 		x.v.held.Set(holding{t.Worker, t.Seq})
 		x.use(t, 1)
+	case t.Waits > 0:
+		x.await(t)
 	case !t.NotBefore.IsZero():
 		x.v.delayed.Set(timer{t.NotBefore, t.Seq})
 	default:
@@ -128,6 +130,8 @@ func (x *change) unindex(t *labmesh.Task) {
 	case t.Phase.Held():
 		x.v.held.Delete(holding{t.Worker, t.Seq})
 		x.use(t, -1)
+	case t.Waits > 0:
+		x.unawait(t)
 	case !t.NotBefore.IsZero():
 		x.v.delayed.Delete(timer{t.NotBefore, t.Seq})
 	default:

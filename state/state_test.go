@@ -44,6 +44,10 @@ func drawSpec(r *rapid.T) labmesh.Spec {
 	if rapid.Bool().Draw(r, "policy") {
 		s.Retry = &labmesh.RetryPolicy{MaxRetries: rapid.IntRange(0, 2).Draw(r, "retries"), BackoffSeconds: float64(rapid.IntRange(0, 3).Draw(r, "backoff"))}
 	}
+	s.DependsOn = rapid.SliceOfN(taskIDs, 0, 2).Draw(r, "depends")
+	if rapid.IntRange(0, 2).Draw(r, "alone") > 0 {
+		s.DependsOn = nil
+	}
 	s.IdempotencyKey = rapid.SampledFrom([]string{"", "", "k1", "k2"}).Draw(r, "key")
 	return s
 }
@@ -159,7 +163,7 @@ func checkIndexes(r *rapid.T, c *Cluster) {
 	v := c.v
 	used := map[labmesh.WorkerID]Used{}
 	counts := Counts{}
-	pending, held, delayed, deadlines := 0, 0, 0, 0
+	pending, held, delayed, deadlines, edges := 0, 0, 0, 0, 0
 	for t := range v.Tasks(0) {
 		counts[t.Phase]++
 		if !deadline(t).IsZero() && !t.Phase.Final() {
@@ -176,6 +180,17 @@ func checkIndexes(r *rapid.T, c *Cluster) {
 				u.Slots += t.Slots
 			}
 			used[t.Worker] = u
+		case t.Waits > 0:
+			on := map[labmesh.TaskID]bool{}
+			for _, id := range t.Spec.DependsOn {
+				if d, ok := v.Task(id); ok && !d.Phase.Final() {
+					on[id] = true
+				}
+			}
+			if len(on) != t.Waits || t.Phase != labmesh.Pending {
+				r.Fatalf("%s is %s and waits for %d tasks; %v have not ended", t.ID, t.Phase, t.Waits, on)
+			}
+			edges += t.Waits
 		case t.Phase == labmesh.Pending && !t.NotBefore.IsZero():
 			delayed++
 		case t.Phase == labmesh.Pending:
@@ -189,6 +204,9 @@ func checkIndexes(r *rapid.T, c *Cluster) {
 	}
 	if v.queue.Len() != pending || v.held.Len() != held || v.delayed.Len() != delayed || v.deadlines.Len() != deadlines {
 		r.Fatalf("queue %d held %d delayed %d deadlines %d; want %d %d %d %d", v.queue.Len(), v.held.Len(), v.delayed.Len(), v.deadlines.Len(), pending, held, delayed, deadlines)
+	}
+	if v.waits.Len() != edges {
+		r.Fatalf("%d edges, want %d", v.waits.Len(), edges)
 	}
 	waiting := 0
 	for c := range v.Classes() {
@@ -425,5 +443,57 @@ func BenchmarkApplyLifeOfATask(b *testing.B) {
 		m.apply(labmesh.SubmitTask{ID: id, Spec: labmesh.Spec{Kind: labmesh.Custom}}, labmesh.PlaceTask{ID: id, Attempt: 1, Worker: "w1"},
 			labmesh.StartTask{ID: id, Attempt: 1, Worker: "w1"}, labmesh.FinishTask{ID: id, Attempt: 1, Worker: "w1", Outcome: labmesh.Outcome{OK: true}})
 		_ = m.c.View()
+	}
+}
+
+// TestDependents: a task waits for those it depends on, and is cancelled when one of them did not complete.
+func TestDependents(t *testing.T) {
+	t.Parallel()
+	m := newMesh()
+	submit := func(id labmesh.TaskID, on ...labmesh.TaskID) labmesh.Answer {
+		_, a := m.apply(labmesh.SubmitTask{ID: id, Spec: labmesh.Spec{Kind: labmesh.Custom, DependsOn: on}})
+		return a[0]
+	}
+	finish := func(id labmesh.TaskID, ok bool) {
+		t.Helper()
+		_, a := m.apply(labmesh.PlaceTask{ID: id, Attempt: 1, Worker: "w1"}, labmesh.StartTask{ID: id, Attempt: 1, Worker: "w1"},
+			labmesh.FinishTask{ID: id, Attempt: 1, Worker: "w1", Outcome: labmesh.Outcome{OK: ok, Cause: labmesh.CauseExit}})
+		for _, a := range a {
+			if a.Refused != nil {
+				t.Fatal(a.Refused)
+			}
+		}
+	}
+	phase := func(id labmesh.TaskID) labmesh.Phase { got, _ := m.c.v.Task(id); return got.Phase }
+	if a := submit("x", "nobody"); labmesh.ReasonOf(a.Refused) != labmesh.Invalid || a.Refused.Field != "depends_on" {
+		t.Errorf("a task that depends on nobody: %v", a.Refused)
+	}
+	submit("a")
+	submit("b")
+	submit("c", "a", "b", "a")
+	submit("d", "c")
+	finish("a", true)
+	if _, a := m.apply(labmesh.PlaceTask{ID: "c", Attempt: 1, Worker: "w1"}); labmesh.ReasonOf(a[0].Refused) != labmesh.Conflict {
+		t.Errorf("c was placed before b completed: %v", a[0].Refused)
+	}
+	finish("b", true)
+	finish("c", true)
+	finish("d", true) // would be refused if it still waited
+	submit("e", "d")
+	finish("e", true) // d completed before
+	submit("f")
+	submit("g", "f")
+	submit("h", "g")
+	submit("i", "h", "f")
+	finish("f", false)
+	for _, id := range []labmesh.TaskID{"g", "h", "i"} {
+		got, _ := m.c.v.Task(id)
+		if got.Phase != labmesh.Cancelled || got.Cause != labmesh.CauseDependency {
+			t.Errorf("%s, which depends on f that failed: %s %s", id, got.Phase, got.Cause)
+		}
+	}
+	submit("j", "g")
+	if phase("j") != labmesh.Cancelled {
+		t.Errorf("j, which depends on g that was cancelled before: %s", phase("j"))
 	}
 }

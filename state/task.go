@@ -33,6 +33,9 @@ func (x *change) submit(cmd labmesh.SubmitTask) labmesh.Answer {
 	if _, ok := x.v.ids.Get(cmd.ID); ok {
 		return labmesh.Answer{Task: cmd.ID, Existed: true} // sent twice: already done
 	}
+	if refused := x.checkDependencies(&cmd.Spec); refused != nil {
+		return labmesh.Answer{Task: cmd.ID, Refused: refused}
+	}
 	key := cmd.Spec.IdempotencyKey
 	if key != "" {
 		if id, ok := x.v.keys.Get(key); ok {
@@ -49,8 +52,12 @@ func (x *change) submit(cmd labmesh.SubmitTask) labmesh.Answer {
 		t.Class, t.Spec.Kind, t.Spec.Requirements = c.ID, c.Kind, c.Needs // equal, and in memory once
 	}
 	x.v.ids.Set(t.ID, t.Seq)
+	failed := x.countDependencies(t)
 	x.put(nil, t)
 	x.tell(labmesh.Event{Type: labmesh.TaskSubmitted, Task: t, Actor: t.By})
+	if failed != "" {
+		x.doom(t, failed)
+	}
 	return labmesh.Answer{Task: t.ID}
 }
 
@@ -71,6 +78,8 @@ func (x *change) place(cmd labmesh.PlaceTask) *labmesh.Error {
 	switch {
 	case cmd.Attempt != old.Attempt+1:
 		return labmesh.Refuse(labmesh.Conflict, "place %s: attempt %d is not the next after %d", t.ID, cmd.Attempt, old.Attempt)
+	case old.Waits > 0:
+		return labmesh.Refuse(labmesh.Conflict, "place %s: it depends on %d tasks that have not ended", t.ID, old.Waits)
 	case !old.NotBefore.IsZero():
 		return labmesh.Refuse(labmesh.Conflict, "place %s: not before %s", t.ID, old.NotBefore.Format(time.RFC3339))
 	case !ok || w.Status != labmesh.WorkerActive:
@@ -217,7 +226,7 @@ func (x *change) endAttempt(t *labmesh.Task, status string, o labmesh.Outcome) {
 // settle publishes a task whose attempt ended, in its final phase or back in the queue.
 func (x *change) settle(old, t *labmesh.Task) {
 	if t.Phase.Final() {
-		t.Ended, t.Ahead = x.at, false
+		t.Ended, t.Ahead, t.Waits = x.at, false, 0
 		x.put(old, t)
 		x.tell(labmesh.Event{Type: labmesh.TaskEnded, Task: t})
 		return
@@ -384,10 +393,12 @@ type ending struct {
 	ID  labmesh.TaskID `json:"id"`
 	Seq uint64         `json:"seq"`
 	Key string         `json:"key,omitempty"`
+	Bad bool           `json:"bad,omitempty"` // it did not complete
 }
 
 func (x *change) end(t *labmesh.Task) {
-	x.v.ended.Set(x.v.ends, ending{t.ID, t.Seq, t.Spec.IdempotencyKey})
+	x.v.ended.Set(x.v.ends, ending{t.ID, t.Seq, t.Spec.IdempotencyKey, t.Phase != labmesh.Completed})
+	x.over = append(x.over, t)
 	x.v.ends++
 	x.v.keptSize += weight(t)
 }

@@ -29,6 +29,7 @@ type View struct {
 	ended *btree.Map[uint64, ending]         // the tasks in ids that ended, in order of ending
 
 	classes   *btree.Map[string, *Class] // those with a task waiting
+	waits     *btree.BTreeG[edge]        // who depends on whom, as long as neither has ended
 	queue     *btree.BTreeG[waiting]     // pending and due, by class, then in the order they go
 	delayed   *btree.BTreeG[timer]       // pending, waiting before a retry
 	deadlines *btree.BTreeG[timer]       // live tasks that someone must give up on at some time
@@ -74,6 +75,7 @@ func emptyView() View {
 		keys:      new(btree.Map[string, labmesh.TaskID]),
 		ended:     new(btree.Map[uint64, ending]),
 		classes:   new(btree.Map[string, *Class]),
+		waits:     btree.NewBTreeGOptions(edge.less, noLocks),
 		queue:     btree.NewBTreeGOptions(waiting.less, noLocks),
 		delayed:   btree.NewBTreeGOptions(timer.less, noLocks),
 		deadlines: btree.NewBTreeGOptions(timer.less, noLocks),
@@ -99,7 +101,7 @@ func (v View) copy() View {
 	v.counts = counts
 	v.ids, v.tasks, v.keys, v.ended = v.ids.Copy(), v.tasks.Copy(), v.keys.Copy(), v.ended.Copy()
 	v.classes, v.queue, v.delayed = v.classes.Copy(), v.queue.Copy(), v.delayed.Copy()
-	v.deadlines, v.held = v.deadlines.Copy(), v.held.Copy()
+	v.deadlines, v.held, v.waits = v.deadlines.Copy(), v.held.Copy(), v.waits.Copy()
 	v.workers, v.used, v.free = v.workers.Copy(), v.used.Copy(), v.free.Copy()
 	v.tempo, v.quick = v.tempo.Copy(), v.quick.Copy()
 	v.members, v.invites, v.apiKeys, v.secrets = v.members.Copy(), v.invites.Copy(), v.apiKeys.Copy(), v.secrets.Copy()
