@@ -47,6 +47,7 @@ type TaskDetail struct {
 	MaxAttempts         int                  `json:"max_attempts,omitempty"`
 	Retry               *labmesh.RetryPolicy `json:"retry_policy,omitempty"`
 	IdempotencyKey      string               `json:"idempotency_key,omitempty"`
+	DependsOn           []labmesh.TaskID     `json:"depends_on,omitempty"`
 	SubmittedBy         Text                 `json:"submitted_by"`
 	NotBefore           Time                 `json:"not_before"` // when a waiting retry may be placed
 	Index               uint64               `json:"log_index"`  // log index that last changed the task

@@ -30,6 +30,7 @@ const (
 	MemoryGBMax    = 1 << 20
 	ComputeMax     = 1000
 	SecretsMax     = 64
+	DependsMax     = 1000
 	ArtifactsMax   = 64   // patterns
 	PatternMax     = 1024 // bytes of one
 	ToolsMax       = 64
@@ -84,6 +85,9 @@ func specBytes(s *labmesh.Spec) int {
 			n += len(k) + len(v) + len(`"":"",`)
 		}
 	}
+	for _, id := range s.DependsOn {
+		n += len(id) + len(`"",`)
+	}
 	for _, list := range [][]string{s.Requirements.Hardware, s.Requirements.Tools, s.Secrets, s.Artifacts} {
 		for _, w := range list {
 			n += len(w) + len(`"",`)
@@ -96,6 +100,10 @@ func validateNames(s *labmesh.Spec) *labmesh.Error {
 	switch {
 	case s.TaskID != "" && !ValidID(string(s.TaskID)):
 		return refuse("task_id", "%.40q is not 1 to %d of A-Z a-z 0-9 . _ : -", s.TaskID, IDBytesMax)
+	case len(s.DependsOn) > DependsMax:
+		return refuse("depends_on", "there are %d; at most %d are allowed", len(s.DependsOn), DependsMax)
+	case slices.ContainsFunc(s.DependsOn, func(id labmesh.TaskID) bool { return !ValidID(string(id)) }):
+		return refuse("depends_on", "an id is not 1 to %d of A-Z a-z 0-9 . _ : -", IDBytesMax)
 	case len(s.IdempotencyKey) > KeyBytesMax:
 		return refuse("idempotency_key", "it has %d bytes; at most %d are allowed", len(s.IdempotencyKey), KeyBytesMax)
 	case strings.ContainsRune(s.IdempotencyKey, 0):

@@ -9,6 +9,7 @@ import (
 
 	"labmesh"
 	"labmesh/node/httpapi"
+	"labmesh/state"
 )
 
 // liveMax is how many tasks may be live in the mesh before submits are refused.
@@ -28,6 +29,9 @@ func (s *service) Submit(ctx context.Context, by string, specs []labmesh.Spec) (
 	counts := s.n.replica.View().Counts()
 	if live := counts[labmesh.Pending] + counts[labmesh.Assigned] + counts[labmesh.Running]; live+len(specs) > liveMax {
 		return nil, labmesh.Refuse(labmesh.Exhausted, "%d tasks are waiting, which is as many as the mesh takes: try again when some have ended", live)
+	}
+	if err := s.checkDependencies(ctx, specs); err != nil {
+		return nil, err
 	}
 	answers := make([]labmesh.Answer, len(specs))
 	cmds := make([]labmesh.Command, 0, len(specs))
@@ -59,6 +63,65 @@ func (s *service) Submit(ctx context.Context, by string, specs []labmesh.Spec) (
 		answers[at[i]] = a
 	}
 	return answers, s.n.replica.Await(ctx, rc.Index) // who asks here next sees them
+}
+
+// checkDependencies refuses specs one of which depends on a task that is not
+// there, so that all come in or none. What completed so long ago that the state
+// has forgotten it is not waited for.
+func (s *service) checkDependencies(ctx context.Context, specs []labmesh.Spec) error {
+	fresh := false
+	before := make(map[labmesh.TaskID]bool)
+	for i := range specs {
+		var on []labmesh.TaskID
+		for _, id := range specs[i].DependsOn {
+			if !before[id] && !s.n.replica.View().Known(id) {
+				if !fresh { // it may have been submitted elsewhere a moment ago
+					if err := s.catchUp(ctx); err != nil {
+						return err
+					}
+					fresh = true
+				}
+				done, err := s.completedBefore(ctx, id)
+				switch {
+				case err != nil:
+					return err
+				case done:
+					continue
+				}
+			}
+			on = append(on, id)
+		}
+		specs[i].DependsOn = on
+		before[specs[i].TaskID] = specs[i].TaskID != ""
+	}
+	return nil
+}
+
+// completedBefore reports whether a task completed longer ago than the state
+// remembers, and refuses one that is not known or did not complete.
+func (s *service) completedBefore(ctx context.Context, id labmesh.TaskID) (bool, error) {
+	if s.n.replica.View().Known(id) {
+		return false, nil
+	}
+	t, ok, err := s.n.ledger.Task(ctx, id)
+	switch {
+	case err != nil:
+		return false, err
+	case !ok:
+		return false, labmesh.RefuseField("depends_on", "depends_on: there is no task %s: submit it first", id)
+	case t.Phase != labmesh.Completed:
+		return false, labmesh.RefuseField("depends_on", "depends_on: task %s is %s and will not complete", id, t.Phase)
+	}
+	return true, nil
+}
+
+// catchUp returns when this node has seen all that was in the log when it was called.
+func (s *service) catchUp(ctx context.Context) error {
+	rc, err := s.n.replica.Propose(ctx, labmesh.WakeTasks{})
+	if err != nil {
+		return err
+	}
+	return s.n.replica.Await(ctx, rc.Index)
 }
 
 // endedBefore looks in the ledger for a task with the same id or idempotency
@@ -159,6 +222,8 @@ func (s *service) whyPending(t *labmesh.Task, why *httpapi.Why) {
 	}
 	leader, _ := s.n.replica.Leader()
 	switch {
+	case t.Waits > 0:
+		why.Summary = "it waits for tasks that it depends on: " + unfinished(view, t)
 	case leader == "":
 		why.Summary = "the mesh has no leader just now, and nothing is placed until it has one"
 	case !t.NotBefore.IsZero():
@@ -172,6 +237,21 @@ func (s *service) whyPending(t *labmesh.Task, why *httpapi.Why) {
 	default:
 		why.Summary = fmt.Sprintf("it waits for a free slot on one of %d workers that fit; %d tasks with the same needs go first", fits, why.Ahead)
 	}
+}
+
+// unfinished names the tasks that t depends on and that have not ended.
+func unfinished(view state.View, t *labmesh.Task) string {
+	const most = 5
+	var names []string
+	for _, id := range t.Spec.DependsOn {
+		if on, ok := view.Task(id); ok && !on.Phase.Final() {
+			if len(names) == most {
+				return strings.Join(append(names, "…"), ", ")
+			}
+			names = append(names, fmt.Sprintf("%s (%s)", id, on.Phase))
+		}
+	}
+	return strings.Join(names, ", ")
 }
 
 // firstReasons names what stands in the way, each reason once.

@@ -29,6 +29,7 @@ type taskFlags struct {
 	worker       string
 	retries      int
 	backoff      time.Duration
+	after        []string
 }
 
 func (f *taskFlags) bind(flags *pflag.FlagSet) {
@@ -46,6 +47,7 @@ func (f *taskFlags) bind(flags *pflag.FlagSet) {
 	flags.StringVar(&f.worker, "worker", "", "only on the worker with this `ID`")
 	flags.IntVar(&f.retries, "retries", 0, "run it again this often when it fails by its own fault")
 	flags.DurationVar(&f.backoff, "backoff", 0, "wait before the first of these retries; doubled with each")
+	flags.StringSliceVar(&f.after, "after", nil, "`IDS` of tasks that must have completed before it is started")
 	flags.StringArrayVar(&f.env, "env", nil, "`NAME=VALUE` in its environment, or NAME to pass yours on (repeatable)")
 	flags.StringArrayVar(&f.labels, "label", nil, "`KEY=VALUE` to find it by later (repeatable)")
 }
@@ -67,6 +69,9 @@ func (f *taskFlags) spec(kind labmesh.Kind, config any, lookup func(string) (str
 	}
 	if f.retries != 0 || f.backoff != 0 {
 		s.Retry = &labmesh.RetryPolicy{MaxRetries: f.retries, BackoffSeconds: f.backoff.Seconds()}
+	}
+	for _, id := range f.after {
+		s.DependsOn = append(s.DependsOn, labmesh.TaskID(id))
 	}
 	if s.Requirements.Tags, err = pairs("tag", f.tags); err != nil {
 		return s, err

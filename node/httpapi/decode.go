@@ -16,7 +16,7 @@ import (
 
 // unsupported are the fields of a task that the contract knows and this
 // version does not carry out. To leave them unread would be to lie.
-var unsupported = map[string]bool{"depends_on": true, "bundle": true, "secrets": true}
+var unsupported = map[string]bool{"bundle": true, "secrets": true}
 
 // readBody reads the body of r, of at most limit bytes.
 func readBody(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error) {

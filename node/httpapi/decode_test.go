@@ -35,7 +35,6 @@ func TestDecodeSubmitRefuses(t *testing.T) {
 		{`{"type":"custom","requirements":{"hardware":"cuda"}}`, "requirements.hardware", "requirements.hardware: it should be a list, not string"},
 		{`{"type":"custom","requirements":{"exclusive":1}}`, "requirements.exclusive", "requirements.exclusive: it should be true or false, not number"},
 		{`{"type":"custom","retry_policy":{"max_retries":"2"}}`, "retry_policy.max_retries", "retry_policy.max_retries: it should be an integer, not string"},
-		{`{"type":"custom","depends_on":["a"]}`, "depends_on", "depends_on: this version of labmesh does not support it yet"},
 		{`{"type":"custom","bundle":"x"}`, "bundle", "bundle: this version of labmesh does not support it yet"},
 		{`{"type":"custom","secrets":[]}`, "secrets", "secrets: this version of labmesh does not support it yet"},
 		{`[]`, "", "a JSON object is needed here, not array"},

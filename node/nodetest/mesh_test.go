@@ -212,3 +212,28 @@ func TestWhatOneNodeTookEveryNodeFinds(t *testing.T) {
 		}
 	})
 }
+
+func TestTasksFollowThoseTheyDependOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, _ := start(t, 3, time.Second)
+		first := m.Submit(t, 0, labmesh.Spec{})
+		second := m.Submit(t, 1, labmesh.Spec{DependsOn: []labmesh.TaskID{first}}) // submitted elsewhere, at once
+		third := m.Submit(t, 2, labmesh.Spec{DependsOn: []labmesh.TaskID{first, second}})
+		vain := m.Submit(t, 0, labmesh.Spec{DependsOn: []labmesh.TaskID{third}})
+		if err := m.Nodes[1].Service().Cancel(t.Context(), third, "test", ""); err != nil {
+			t.Fatal(err)
+		}
+		m.Wait(t, time.Minute, "the second to end", func() bool { return m.Task(t, 0, second).Phase.Final() })
+		a, b := ended(t, m, first, labmesh.Completed, 0, 1, 2), ended(t, m, second, labmesh.Completed, 0, 1, 2)
+		if b.Started.Before(a.Ended) {
+			t.Errorf("the second started at %v, before the first had ended at %v", b.Started, a.Ended)
+		}
+		if task := ended(t, m, vain, labmesh.Cancelled, 0, 1, 2); task.Cause != labmesh.CauseDependency || task.Attempt != 0 {
+			t.Errorf("it depends on a task that was cancelled: %+v", task)
+		}
+		_, err := m.Nodes[2].Service().Submit(t.Context(), "test", []labmesh.Spec{{Kind: labmesh.Custom, DependsOn: []labmesh.TaskID{"nobody"}}})
+		if labmesh.ReasonOf(err) != labmesh.Invalid {
+			t.Errorf("a task that depends on nobody: %v", err)
+		}
+	})
+}
