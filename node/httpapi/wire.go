@@ -30,7 +30,7 @@ func taskDetail(t *labmesh.Task) api.TaskDetail {
 		Labels: orEmpty(t.Spec.Labels), Env: t.Spec.Env,
 		TimeoutSeconds: t.Spec.TimeoutSeconds, QueueTimeoutSeconds: t.Spec.QueueTimeoutSeconds,
 		MaxAttempts: t.Spec.MaxAttempts, Retry: t.Spec.Retry, IdempotencyKey: t.Spec.IdempotencyKey,
-		DependsOn: t.Spec.DependsOn,
+		DependsOn:   t.Spec.DependsOn,
 		SubmittedBy: api.Text(t.By), NotBefore: api.Time{Time: t.NotBefore}, Index: t.Index,
 	}
 	for i := range t.History {
