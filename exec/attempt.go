@@ -82,11 +82,13 @@ func (w *Worker) perform(ctx context.Context, t labmesh.Task, r *run) (o labmesh
 		run, cancel = context.WithTimeoutCause(ctx, d, ErrTimeout)
 		defer cancel()
 	}
+	run, unwatch := underQuota(run, a)
+	defer unwatch()
 	o = runner.Run(run, a)
 	if cause, message, stopped := Stopped(run); stopped && !o.OK && o.Cause == "" {
 		o.Cause, o.Error = cause, message
 	}
-	return w.keep(run, a, o)
+	return w.keep(run, a, w.blame(run, a, o))
 }
 
 // start reports the start of an attempt, and before that brings it its bundle:

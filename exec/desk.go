@@ -57,6 +57,7 @@ var (
 // message its outcome should carry. ok is false while the context goes on.
 func Stopped(ctx context.Context) (cause labmesh.Cause, message string, ok bool) {
 	err := context.Cause(ctx)
+	var quota *quotaError
 	switch {
 	case err == nil:
 		return "", "", false
@@ -64,6 +65,8 @@ func Stopped(ctx context.Context) (cause labmesh.Cause, message string, ok bool)
 		return labmesh.CauseCancelled, err.Error(), true
 	case errors.Is(err, ErrTimeout):
 		return labmesh.CauseTimeout, err.Error(), true
+	case errors.As(err, &quota):
+		return labmesh.CauseQuota, err.Error(), true
 	}
 	return labmesh.CauseWorkerLost, err.Error(), true // shutdown, or the mesh moved on
 }

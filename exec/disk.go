@@ -46,3 +46,10 @@ func (w *Worker) Accepts() (bool, string) {
 	}
 	return true, ""
 }
+
+// tight reports whether less is free than what lets the worker work on for a
+// while: a sweep that ends right at the floor would have to be repeated at once.
+func (w *Worker) tight() bool {
+	free, err := freeBytes(w.cfg.Dir)
+	return err != nil || free < w.cfg.Floor+w.cfg.Floor/4
+}

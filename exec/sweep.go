@@ -49,22 +49,38 @@ func taskDir(root string, id labmesh.TaskID) string {
 	return filepath.Join(root, name)
 }
 
-// sweepLoop removes old attempts, at once and from time to time.
+// sweepLoop removes old attempts: at once, from time to time, and as soon as the
+// disk is below its floor.
 func (w *Worker) sweepLoop(ctx context.Context) {
-	tick := time.NewTicker(sweepEvery)
-	defer tick.Stop()
 	for {
 		if n, err := w.sweep(ctx, time.Now()); err != nil {
 			w.cfg.Logger.WarnContext(ctx, "old attempts not swept", "removed", n, "err", err)
 		} else if n > 0 {
 			w.cfg.Logger.InfoContext(ctx, "old attempts swept", "removed", n)
 		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
+		if !w.untilSweep(ctx) {
 			return
 		}
 	}
+}
+
+// untilSweep waits until it is time to sweep, and reports whether ctx goes on.
+// A sweep that could not help is not tried again at once: to list all attempts of
+// a worker is work.
+func (w *Worker) untilSweep(ctx context.Context) bool {
+	calm, _ := w.Accepts()
+	for began := time.Now(); time.Since(began) < sweepEvery; {
+		if !pause(ctx, nil, pressureEvery) {
+			return false
+		}
+		switch ok, _ := w.Accepts(); {
+		case ok:
+			calm = true
+		case calm || time.Since(began) >= pressureRest:
+			return true
+		}
+	}
+	return true
 }
 
 // kept is an attempt's directory.
@@ -91,9 +107,12 @@ func (w *Worker) sweep(ctx context.Context, now time.Time) (removed int, err err
 		}
 		removed++
 	}
+	if ok, _ := w.Accepts(); ok {
+		return removed, nil
+	}
 	slices.Reverse(all) // oldest first, for the disk's sake
 	for _, a := range all {
-		if ok, _ := w.Accepts(); ok || ctx.Err() != nil {
+		if !w.tight() || ctx.Err() != nil {
 			break
 		}
 		if held[a.dir] {

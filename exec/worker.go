@@ -17,6 +17,8 @@ import (
 const (
 	lastWordsMax  = 3 * time.Second  // for the reports that are still open when the node stops
 	sweepEvery    = 10 * time.Minute // look for attempt directories to remove
+	pressureEvery = time.Second      // look whether the disk is below its floor
+	pressureRest  = 30 * time.Second // between sweeps while it stays there
 	errorBytesMax = 2 << 10          // of the message of one outcome
 )
 
