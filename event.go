@@ -26,6 +26,7 @@ type Tests struct {
 	Attempt int        `json:"attempt"`
 	Worker  WorkerID   `json:"worker_id"`
 	From    int        `json:"from"` // how many of the attempt came before
+	ID      int64      `json:"id"`   // of the first; the others count on from it. The same on every replica
 	Cases   []TestCase `json:"cases"`
 }
 

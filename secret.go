@@ -19,3 +19,6 @@ const (
 
 // String hides the value.
 func (s Secret) String() string { return "secret " + s.Name }
+
+// GoString hides the value too.
+func (s Secret) GoString() string { return s.String() }

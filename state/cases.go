@@ -22,7 +22,19 @@ func (x *change) recordTests(cmd labmesh.RecordTests) *labmesh.Error {
 	t.Cases += len(cmd.Cases)
 	x.put(old, &t)
 	x.tell(labmesh.Event{Type: labmesh.TestsRecorded, Task: &t, Tests: &labmesh.Tests{
-		Task: t.ID, Attempt: cmd.Attempt, Worker: cmd.Worker, From: cmd.From, Cases: cmd.Cases,
+		Task: t.ID, Attempt: cmd.Attempt, Worker: cmd.Worker, From: cmd.From, ID: x.caseID(len(cmd.Cases)), Cases: cmd.Cases,
 	}})
 	return nil
+}
+
+// entryCases is how many test cases one entry of the log has ids for. An entry
+// is too small to hold as many.
+const entryCases = 1 << 20
+
+// caseID takes n ids for test cases, and returns the first: no other entry has
+// the same ones, and they grow with the log.
+func (x *change) caseID(n int) int64 {
+	id := int64(x.v.index)*entryCases + x.cases
+	x.cases += int64(n)
+	return id
 }

@@ -47,6 +47,7 @@ type change struct {
 	at     time.Time
 	events []labmesh.Event
 	over   []*labmesh.Task // ended in this entry, and not yet looked at by those who depend on them
+	cases  int64           // test cases recorded
 }
 
 func (x *change) apply(cmd labmesh.Command) labmesh.Answer {

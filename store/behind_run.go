@@ -215,6 +215,12 @@ func sizeOf(e *labmesh.Event) int {
 		t := e.Task
 		n += 2*fixed + len(t.Spec.Config) + len(t.Result) + len(t.Error)
 	}
+	if e.Tests != nil {
+		for i := range e.Tests.Cases {
+			c := &e.Tests.Cases[i]
+			n += fixed + len(c.File) + len(c.Name) + len(c.Params) + len(c.Message)
+		}
+	}
 	if e.Attempt != nil {
 		n += fixed + len(e.Attempt.Error) + len(e.Attempt.Metrics)
 	}

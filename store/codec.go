@@ -16,13 +16,13 @@ import (
 
 // Rows travel between ledgers as a stream:
 //
-//	"labmesh-rows-1\n", after, next   which rows these are
+//	"labmesh-rows-2\n", after, next   which rows these are
 //	table, values …                    for every row; table counts from 1
 //	0, number of rows, CRC-32C         the end, and proof of it
 //
 // Numbers are varints. A value is a tag and, unless it is NULL, its bytes.
 const (
-	rowsMagic     = "labmesh-rows-1\n"
+	rowsMagic     = "labmesh-rows-2\n"
 	ValueBytesMax = 16 << 20 // of one value in the stream; an entry of the log is no larger
 )
 
@@ -34,6 +34,8 @@ const (
 	tagInt
 	tagFloat
 	tagTime
+	tagFalse
+	tagTrue
 )
 
 // ErrRows says that a stream is not what an Encoder wrote, or not all of it.
@@ -80,6 +82,12 @@ func (e *Encoder) Row(i int, row Row) error {
 			e.buf = binary.LittleEndian.AppendUint64(append(e.buf, tagFloat), math.Float64bits(v))
 		case time.Time:
 			e.buf = binary.AppendVarint(append(e.buf, tagTime), v.UnixMicro())
+		case bool:
+			tag := tagFalse
+			if v {
+				tag = tagTrue
+			}
+			e.buf = append(e.buf, tag)
 		default:
 			return fmt.Errorf("write a row: no encoding for %T", v)
 		}
@@ -223,6 +231,9 @@ func (d *Decoder) value(t Type) (driver.Value, error) {
 	if err != nil || tag == tagNull {
 		return nil, err
 	}
+	if t == Boolean && (tag == tagFalse || tag == tagTrue) {
+		return tag == tagTrue, nil
+	}
 	if tag != t.tag() {
 		return nil, fmt.Errorf("value of kind %d in a column of %s", tag, t.SQL())
 	}
@@ -289,6 +300,8 @@ func (t Type) tag() byte {
 		return tagInt
 	case Float, Double:
 		return tagFloat
+	case Boolean:
+		return tagFalse
 	}
 	return tagTime
 }

@@ -26,6 +26,7 @@ func stream(t testing.TB) ([]byte, []store.Row) {
 	}
 	var rows []store.Row
 	events := append(m.FinishBatch(4), m.Worker("w1", "worker_joined", "active")...)
+	events = append(events, m.Tests(storetest.Cases(5)...)...)
 	for i := range events {
 		err := store.RowsOf(&events[i], func(table *store.Table, row store.Row) error {
 			rows = append(rows, row)
@@ -94,7 +95,7 @@ func FuzzDecoder(f *testing.F) {
 	data, _ := stream(f)
 	f.Add(data)
 	f.Add(data[:len(data)/2])
-	f.Add([]byte("labmesh-rows-1\n\x00\x09\x01\x01\xff\xff\xff\xff\x7f"))
+	f.Add([]byte("labmesh-rows-2\n\x00\x09\x01\x01\xff\xff\xff\xff\x7f"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		rows, err := readAll(data)
 		if err != nil {
@@ -106,7 +107,7 @@ func FuzzDecoder(f *testing.F) {
 		for _, row := range rows { // what passes can be stored
 			for _, v := range row {
 				switch v := v.(type) {
-				case nil, string, int64, float64, time.Time:
+				case nil, string, int64, float64, bool, time.Time:
 				case json.RawMessage:
 					if !json.Valid(v) {
 						t.Fatalf("%q passes for JSON", v)

@@ -67,6 +67,17 @@ func (r *reader) float() float64 {
 	return 0
 }
 
+func (r *reader) truth() bool {
+	switch v := r.next().(type) {
+	case nil:
+	case bool:
+		return v
+	default:
+		r.fail("true or false", v)
+	}
+	return false
+}
+
 func (r *reader) time() time.Time {
 	switch v := r.next().(type) {
 	case nil:

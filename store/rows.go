@@ -30,7 +30,11 @@ func RowsOf(e *labmesh.Event, yield func(*Table, Row) error) error {
 			return err
 		}
 	case (e.Type == labmesh.AttemptEnded || e.Type == labmesh.AttemptLate) && e.Attempt != nil:
-		if err := yield(&AttemptsTable, attemptRow(e)); err != nil {
+		row, err := attemptRow(e)
+		if err != nil {
+			return err
+		}
+		if err := yield(&AttemptsTable, row); err != nil {
 			return err
 		}
 	case e.Worker != nil && (e.Type == labmesh.WorkerJoined || e.Type == labmesh.WorkerUpdated || e.Type == labmesh.WorkerGone):
@@ -40,6 +44,12 @@ func RowsOf(e *labmesh.Event, yield func(*Table, Row) error) error {
 		}
 		if err := yield(&WorkersTable, row); err != nil {
 			return err
+		}
+	case e.Type == labmesh.TestsRecorded && e.Tests != nil:
+		for i := range e.Tests.Cases {
+			if err := yield(&TestsTable, testRow(e, i)); err != nil {
+				return err
+			}
 		}
 	}
 	return yield(&EventsTable, eventRow(e))
@@ -59,6 +69,10 @@ func TaskRow(t *labmesh.Task, index uint64) (Row, error) {
 	if err != nil {
 		return nil, fmt.Errorf("spec of task %s: %w", t.ID, err)
 	}
+	outputs, err := outputsJSON(t.Outputs)
+	if err != nil {
+		return nil, fmt.Errorf("outputs of task %s: %w", t.ID, err)
+	}
 	return Row{
 		text(t.ID), text(t.Spec.Kind), int64(t.Spec.Priority), text(t.Phase),
 		timestamp(t.Created), timestamp(t.Started), timestamp(t.Ended),
@@ -66,8 +80,16 @@ func TaskRow(t *labmesh.Task, index uint64) (Row, error) {
 		int64(index), int64(t.Seq), text(t.Spec.Name), labels,
 		rawJSON(t.Result), text(t.Error), text(t.Cause), text(t.By),
 		text(t.Spec.IdempotencyKey), nonZero(t.Spec.MaxAttempts), timestamp(t.Assigned),
-		timestamp(t.NotBefore), int64(t.Failed), int64(t.Lost), rest,
+		timestamp(t.NotBefore), int64(t.Failed), int64(t.Lost), rest, outputs,
 	}, nil
+}
+
+func outputsJSON(o *labmesh.Outputs) (driver.Value, error) {
+	if o == nil {
+		return nil, nil
+	}
+	data, err := json.Marshal(o)
+	return json.RawMessage(data), err
 }
 
 func requirementsJSON(r labmesh.Requirements) (json.RawMessage, error) {
@@ -111,11 +133,16 @@ func TaskOf(row Row) (labmesh.Task, error) {
 	r.json(&t.Spec)
 	t.Spec.Kind, t.Spec.Priority, t.Spec.Config, t.Spec.Requirements = kind, priority, config, requirements
 	t.Spec.Name, t.Spec.Labels, t.Spec.IdempotencyKey, t.Spec.MaxAttempts = name, labels, key, attempts
+	r.json(&t.Outputs)
 	return t, r.err
 }
 
-func attemptRow(e *labmesh.Event) Row {
+func attemptRow(e *labmesh.Event) (Row, error) {
 	a := e.Attempt
+	outputs, err := outputsJSON(a.Outputs)
+	if err != nil {
+		return nil, fmt.Errorf("outputs of attempt %d of task %s: %w", a.Number, a.Task, err)
+	}
 	status := a.Status
 	if e.Type == labmesh.AttemptLate {
 		status = Superseded
@@ -127,8 +154,8 @@ func attemptRow(e *labmesh.Event) Row {
 	return Row{
 		a.ID, text(a.Task), text(a.Worker), int64(a.Number), text(status),
 		timestamp(a.Started), timestamp(a.Ended), seconds, text(a.Error), rawJSON(a.Metrics),
-		int64(e.Index), text(a.Cause), seconds,
-	}
+		int64(e.Index), text(a.Cause), seconds, outputs,
+	}, nil
 }
 
 // AttemptOf is the attempt of a row of task_execution_history, and the log
@@ -143,6 +170,7 @@ func AttemptOf(row Row) (labmesh.Attempt, uint64, error) {
 	a.Error, a.Metrics = r.text(), r.raw()
 	index := uint64(r.integer())
 	a.Cause, a.Seconds = labmesh.Cause(r.text()), r.float()
+	r.json(&a.Outputs)
 	return a, index, r.err
 }
 
@@ -181,10 +209,55 @@ func WorkerRow(w LiveWorker, index uint64) (Row, error) {
 	}, nil
 }
 
+// testRow is the case at place i of those that e tells of.
+func testRow(e *labmesh.Event, i int) Row {
+	t := e.Tests
+	c := &t.Cases[i]
+	return Row{
+		int64(e.Index), t.ID + int64(i), text(c.Suite), text(t.Task), int64(t.Attempt),
+		int64(max(c.Try, 1)), text(t.Worker), text(c.Framework), text(c.File), text(c.Name),
+		text(c.Params), text(c.Verdict), c.Seconds, text(c.Message),
+		text(c.Log), c.Quarantined, timestamp(e.At), int64(t.From + i), int64(e.N),
+	}
+}
+
+// TestOf is the test case of a row of test_results.
+func TestOf(row Row) (RecordedTests, error) {
+	r := reader{row: row}
+	var c labmesh.TestCase
+	t := RecordedTests{Position: Position{Index: uint64(r.integer())}}
+	t.ID = r.integer()
+	c.Suite, t.Task, t.Attempt = r.text(), labmesh.TaskID(r.text()), int(r.integer())
+	c.Try, t.Worker, c.Framework = int(r.integer()), labmesh.WorkerID(r.text()), r.text()
+	c.File, c.Name, c.Params = r.text(), r.text(), r.text()
+	c.Verdict, c.Seconds, c.Message = labmesh.TestVerdict(r.text()), r.float(), r.text()
+	c.Log, c.Quarantined = r.text(), r.truth()
+	r.next() // the time is that of the event
+	t.From, t.N = int(r.integer()), int(r.integer())
+	t.Cases = []labmesh.TestCase{c}
+	return t, r.err
+}
+
+// AddTest appends t, of one case, to list: to the last of them if one event told
+// of both. Backends call it with the rows in the order of their ids.
+func AddTest(list []RecordedTests, t RecordedTests) []RecordedTests {
+	if n := len(list); n > 0 {
+		last := &list[n-1]
+		if last.Index == t.Index && last.N == t.N {
+			last.Cases = append(last.Cases, t.Cases...)
+			return list
+		}
+	}
+	return append(list, t)
+}
+
 func eventRow(e *labmesh.Event) Row {
 	row := Row{int64(e.Index), int64(e.N), timestamp(e.At), text(e.Type), nil, nil, nil, nil, text(e.Actor), text(e.Detail)}
 	if t := e.Task; t != nil {
 		row[4], row[5], row[6] = text(t.ID), nonZero(t.Attempt), text(t.Worker)
+	}
+	if t := e.Tests; t != nil {
+		row[4], row[5], row[6] = text(t.Task), nonZero(t.Attempt), text(t.Worker)
 	}
 	if a := e.Attempt; a != nil {
 		row[4], row[5], row[6] = text(a.Task), nonZero(a.Number), text(a.Worker)

@@ -1,15 +1,17 @@
 package store
 
 // Format is the version of the ledger's tables. A ledger with a newer one is
-// refused. This is the first; whoever makes a second has Open bring the first up
-// to date.
-const Format = 1
+// refused. One with an older one is brought up to date when it is opened: it
+// gets the tables and the columns that it lacks, so a column is added at the end
+// of its table and none is ever changed. Format 2 added test_results and the
+// columns artifacts.
+const Format = 2
 
 // Type is what a column holds.
 type Type int
 
 // The types of columns. In Go a row holds nil for NULL, and else a string,
-// json.RawMessage, int64, float64, or time.Time in UTC and whole microseconds.
+// json.RawMessage, int64, float64, bool, or time.Time in UTC and whole microseconds.
 const (
 	Text Type = iota + 1
 	JSON
@@ -18,6 +20,7 @@ const (
 	Float
 	Double
 	Timestamp
+	Boolean
 )
 
 // SQL is the type's name in DuckDB.
@@ -37,6 +40,8 @@ func (t Type) SQL() string {
 		return "DOUBLE"
 	case Timestamp:
 		return "TIMESTAMP"
+	case Boolean:
+		return "BOOLEAN"
 	}
 	return ""
 }
@@ -79,7 +84,8 @@ var TasksTable = Table{Name: "distributed_tasks", Columns: []Column{
 	{"result", JSON}, {"error", Text}, {"cause", Text}, {"submitted_by", Text},
 	{"idempotency_key", Text}, {"max_attempts", Integer}, {"assign_time", Timestamp},
 	{"not_before", Timestamp}, {"failed_attempts", Integer}, {"lost_attempts", Integer},
-	{"spec", JSON}, // what of the spec has no column of its own
+	{"spec", JSON},      // what of the spec has no column of its own
+	{"artifacts", JSON}, // what the accepted attempt left
 }}
 
 // AttemptsTable holds attempts that ended.
@@ -87,7 +93,7 @@ var AttemptsTable = Table{Name: "task_execution_history", Columns: []Column{
 	{"id", BigInt}, {"task_id", Text}, {"worker_id", Text}, {"attempt", Integer}, {"status", Text},
 	{"start_time", Timestamp}, {"end_time", Timestamp}, {"execution_time_seconds", Float},
 	{"error_message", Text}, {"hardware_metrics", JSON},
-	{LogIndex, BigInt}, {"cause", Text}, {"seconds", Double},
+	{LogIndex, BigInt}, {"cause", Text}, {"seconds", Double}, {"artifacts", JSON},
 }}
 
 // WorkersTable holds workers as they were when the mesh last decided about them.
@@ -106,7 +112,17 @@ var EventsTable = Table{Name: "events", Columns: []Column{
 	{"actor", Text}, {"detail", Text},
 }}
 
+// TestsTable holds how test cases ended, each run of one a row.
+var TestsTable = Table{Name: "test_results", Columns: []Column{
+	{LogIndex, BigInt}, {"id", BigInt}, {"suite", Text}, {"task_id", Text}, {"attempt", Integer},
+	{"try", Integer}, {"worker_id", Text}, {"framework", Text}, {"file", Text}, {"name", Text},
+	{"parameters", Text}, {"verdict", Text}, {"seconds", Double}, {"message", Text},
+	{"log_ref", Text}, {"quarantined", Boolean}, {"time", Timestamp},
+	{"place", Integer}, // among the cases of its attempt, from 0
+	{"n", Integer},     // of the event that told of it
+}}
+
 // Tables are the tables that the log fills, in the order in which rows are exported.
 func Tables() []*Table {
-	return []*Table{&TasksTable, &AttemptsTable, &WorkersTable, &EventsTable}
+	return []*Table{&TasksTable, &AttemptsTable, &WorkersTable, &EventsTable, &TestsTable}
 }

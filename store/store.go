@@ -43,6 +43,9 @@ type Reader interface {
 	Attempts(ctx context.Context, id labmesh.TaskID) ([]labmesh.Attempt, error)
 	// Events lists events after a position, in the order of the log.
 	Events(ctx context.Context, after Position, limit int) ([]Event, error)
+	// Tests lists the test cases that the log entries in (after, upto] recorded,
+	// those of each event together, in the order of the log.
+	Tests(ctx context.Context, after, upto uint64) ([]RecordedTests, error)
 }
 
 // Console is the door for people's own SQL. It reads and never writes.
@@ -118,6 +121,12 @@ type Event struct {
 	Node    labmesh.NodeID    `json:"node_id,omitempty"`
 	Actor   string            `json:"actor,omitempty"`
 	Detail  string            `json:"detail,omitempty"`
+}
+
+// RecordedTests are the test cases of one event.
+type RecordedTests struct {
+	Position
+	labmesh.Tests
 }
 
 // Limits on a query. Zero fields of a Query stand for the defaults.

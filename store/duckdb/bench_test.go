@@ -35,6 +35,43 @@ func BenchmarkAppend(b *testing.B) {
 	}
 }
 
+// BenchmarkTests writes a hundred commands full of test cases in one transaction,
+// and asks the reports about a million.
+func BenchmarkTests(b *testing.B) {
+	db := open(b, Config{})
+	var m storetest.Mesh
+	cases := storetest.Cases(labmesh.CasesMax)
+	b.Run("append", func(b *testing.B) {
+		rows := 0
+		for b.Loop() {
+			var events []labmesh.Event
+			for range 100 {
+				events = append(events, m.Tests(cases...)...)
+			}
+			if err := db.Append(b.Context(), m.Index, events); err != nil {
+				b.Fatal(err)
+			}
+			rows += 100 * len(cases)
+		}
+		b.ReportMetric(float64(rows)/b.Elapsed().Seconds(), "rows/s")
+	})
+	for m.Index < 1000 {
+		events := m.Tests(cases...)
+		if err := db.Append(b.Context(), m.Index, events); err != nil {
+			b.Fatal(err)
+		}
+	}
+	for _, r := range reports() {
+		b.Run(r.name, func(b *testing.B) {
+			for b.Loop() {
+				if _, err := db.Query(b.Context(), store.Query{SQL: "FROM " + r.name, Live: live{index: m.Index}, Timeout: store.QueryTimeoutMax}); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
 func report(b *testing.B, tasks int) {
 	seconds := b.Elapsed().Seconds()
 	b.ReportMetric(float64(tasks)/seconds, "tasks/s")

@@ -95,10 +95,13 @@ func exportRange(ctx context.Context, tx *sql.Tx, after, upto uint64, limit int)
 	if upto, err = store.Exportable(after, upto, done, missing); err != nil || limit <= 0 {
 		return upto, err
 	}
-	// Every row of another table comes with an event, so the events say enough.
+	// A row of another table comes with an event of its own, so the events say
+	// enough; but one event tells of many test cases.
+	const between = " WHERE log_index > $1 AND log_index <= $2"
 	var cut sql.NullInt64
-	err = tx.QueryRowContext(ctx, `SELECT log_index FROM ledger.main.events WHERE log_index > ? AND log_index <= ?
-		ORDER BY log_index LIMIT 1 OFFSET ?`, int64(after), int64(upto), max(limit/2-1, 0)).Scan(&cut)
+	err = tx.QueryRowContext(ctx, `SELECT log_index FROM (SELECT log_index FROM ledger.main.events`+between+`
+		UNION ALL SELECT log_index FROM ledger.main.test_results`+between+`)
+		ORDER BY log_index LIMIT 1 OFFSET $3`, int64(after), int64(upto), max(limit/2-1, 0)).Scan(&cut)
 	if errors.Is(err, sql.ErrNoRows) {
 		return upto, nil
 	}

@@ -123,7 +123,7 @@ func columnInfos(t *store.Table) []duck.ColumnInfo {
 	types := map[store.Type]duck.Type{
 		store.Text: duck.TYPE_VARCHAR, store.JSON: duck.TYPE_VARCHAR, store.Integer: duck.TYPE_INTEGER,
 		store.BigInt: duck.TYPE_BIGINT, store.Float: duck.TYPE_FLOAT, store.Double: duck.TYPE_DOUBLE,
-		store.Timestamp: duck.TYPE_TIMESTAMP,
+		store.Timestamp: duck.TYPE_TIMESTAMP, store.Boolean: duck.TYPE_BOOLEAN,
 	}
 	infos := make([]duck.ColumnInfo, len(t.Columns))
 	for i, c := range t.Columns {
@@ -215,12 +215,24 @@ func (s *liveWorkers) FillRow(to duck.Row) (bool, error) {
 	return true, fill(to, row)
 }
 
+// viewNames are the views that showLive makes.
+func viewNames() (names []string) {
+	for _, t := range store.Tables() {
+		names = append(names, t.Name)
+	}
+	for _, r := range reports() {
+		names = append(names, r.name)
+	}
+	return names
+}
+
 // showLive makes conn show live rows with those of the file, or the file alone
-// if live is nil. done must be called when the query is over.
-func (db *DB) showLive(ctx context.Context, conn *duck.Conn, live store.LiveRows) (rows *liveRows, done func(), err error) {
+// if q.Live is nil. done must be called when the query is over.
+func (db *DB) showLive(ctx context.Context, conn *duck.Conn, q *store.Query) (rows *liveRows, done func(), err error) {
+	live := q.Live
 	if live == nil {
-		for _, t := range store.Tables() {
-			if _, err := conn.ExecContext(ctx, "DROP VIEW IF EXISTS temp.main."+t.Name, nil); err != nil {
+		for _, name := range viewNames() {
+			if _, err := conn.ExecContext(ctx, "DROP VIEW IF EXISTS temp.main."+name, nil); err != nil {
 				return nil, nil, err
 			}
 		}
@@ -228,7 +240,11 @@ func (db *DB) showLive(ctx context.Context, conn *duck.Conn, live store.LiveRows
 	}
 	rows = &liveRows{LiveRows: live}
 	id := db.live.add(rows)
-	for _, v := range views(id, live.Index()) {
+	statements := views(id, live.Index())
+	for _, r := range mentioned(q.SQL) { // those in the file would not see the views that were just made
+		statements = append(statements, "CREATE OR REPLACE TEMP VIEW "+r.name+" AS "+r.sql)
+	}
+	for _, v := range statements {
 		if _, err := conn.ExecContext(ctx, v, nil); err != nil {
 			db.live.remove(id)
 			return nil, nil, err

@@ -168,7 +168,8 @@ func (db *DB) setUp(ctx context.Context, sdb *sql.DB, spill, exports string) err
 	return nil
 }
 
-// createTables makes what is not there, and refuses a ledger of a newer format.
+// createTables makes what is not there, brings a ledger of an older format up to
+// date, and refuses one of a newer.
 func createTables(ctx context.Context, conn *sql.Conn, keyed bool) error {
 	tx, err := conn.BeginTx(ctx, nil)
 	if err != nil {
@@ -188,39 +189,77 @@ func createTables(ctx context.Context, conn *sql.Conn, keyed bool) error {
 		return err
 	}
 	for _, t := range store.Tables() {
-		if err := sameColumns(ctx, tx, t); err != nil {
+		if err := sameColumns(ctx, tx, t, format < store.Format); err != nil {
+			return err
+		}
+	}
+	if err := createReports(ctx, tx, format < store.Format); err != nil {
+		return err
+	}
+	if format < store.Format {
+		if _, err := tx.ExecContext(ctx, "UPDATE ledger.main.ledger_meta SET format = ?", store.Format); err != nil {
 			return err
 		}
 	}
 	return tx.Commit()
 }
 
-// sameColumns says in what the table in the file differs from t.
-func sameColumns(ctx context.Context, tx *sql.Tx, t *store.Table) error {
-	var got, want []string
-	for _, c := range t.Columns {
-		want = append(want, c.Name+" "+c.Type.SQL())
+// createReports makes the views that are not there; anew says that those there
+// are of an older format.
+func createReports(ctx context.Context, tx *sql.Tx, anew bool) error {
+	create := "CREATE VIEW IF NOT EXISTS "
+	if anew {
+		create = "CREATE OR REPLACE VIEW "
 	}
-	rows, err := tx.QueryContext(ctx, `SELECT column_name || ' ' || data_type FROM duckdb_columns()
-		WHERE database_name = ? AND schema_name = 'main' AND table_name = ? ORDER BY column_index`, catalog, t.Name)
+	for _, r := range reports() {
+		if _, err := tx.ExecContext(ctx, create+catalog+".main."+r.name+" AS "+r.sql); err != nil {
+			return fmt.Errorf("make the view %s: %w", r.name, err)
+		}
+	}
+	return nil
+}
+
+// sameColumns says in what the table in the file differs from t. One of an older
+// format first gets the columns that were added since.
+func sameColumns(ctx context.Context, tx *sql.Tx, t *store.Table, older bool) error {
+	got, err := columnsOf(ctx, tx, t)
 	if err != nil {
 		return err
 	}
-	defer rows.Close()
-	for rows.Next() {
-		var c string
-		if err := rows.Scan(&c); err != nil {
-			return err
-		}
-		got = append(got, c)
+	var want []string
+	for _, c := range t.Columns {
+		want = append(want, c.Name+" "+c.Type.SQL())
 	}
-	if err := rows.Err(); err != nil {
-		return err
+	if older && len(got) < len(want) && slices.Equal(got, want[:len(got)]) {
+		for _, c := range want[len(got):] {
+			if _, err := tx.ExecContext(ctx, "ALTER TABLE "+full(t)+" ADD COLUMN "+c); err != nil {
+				return err
+			}
+		}
+		return nil
 	}
 	if !slices.Equal(got, want) {
 		return fmt.Errorf("table %s has columns %v, not %v", t.Name, got, want)
 	}
 	return nil
+}
+
+// columnsOf are the columns of the table in the file, with their types.
+func columnsOf(ctx context.Context, tx *sql.Tx, t *store.Table) (got []string, err error) {
+	rows, err := tx.QueryContext(ctx, `SELECT column_name || ' ' || data_type FROM duckdb_columns()
+		WHERE database_name = ? AND schema_name = 'main' AND table_name = ? ORDER BY column_index`, catalog, t.Name)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var c string
+		if err := rows.Scan(&c); err != nil {
+			return nil, err
+		}
+		got = append(got, c)
+	}
+	return got, rows.Err()
 }
 
 func knownFormat(format int) error {

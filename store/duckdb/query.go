@@ -87,7 +87,7 @@ func inSession(ctx context.Context, db *DB, sdb *sql.DB, q store.Query, work fun
 	defer conn.Close()
 	return conn.Raw(func(raw any) error {
 		c := raw.(*duck.Conn)
-		live, done, err := db.showLive(ctx, c, q.Live)
+		live, done, err := db.showLive(ctx, c, &q)
 		if err != nil {
 			return err
 		}

@@ -193,3 +193,22 @@ func (db *DB) Events(ctx context.Context, after store.Position, limit int) ([]st
 	}
 	return found, nil
 }
+
+// Tests lists the test cases that the log entries in (after, upto] recorded.
+func (db *DB) Tests(ctx context.Context, after, upto uint64) ([]store.RecordedTests, error) {
+	sdb, release, err := db.use()
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	var found []store.RecordedTests
+	err = each(ctx, sdb, &store.TestsTable, "log_index > ? AND log_index <= ? ORDER BY id", []any{int64(after), int64(upto)}, func(row store.Row) error {
+		t, err := store.TestOf(row)
+		found = store.AddTest(found, t)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list test cases: %w", err)
+	}
+	return found, nil
+}

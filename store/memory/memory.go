@@ -36,6 +36,7 @@ const (
 	attempts
 	workers
 	events
+	tests
 )
 
 // New is an empty ledger.
@@ -261,6 +262,33 @@ func (db *DB) Events(ctx context.Context, after store.Position, limit int) ([]st
 		return cmp.Or(cmp.Compare(a.Index, b.Index), cmp.Compare(a.N, b.N))
 	})
 	return found[:min(len(found), store.Rows(limit))], nil
+}
+
+// Tests lists the test cases that the log entries in (after, upto] recorded.
+func (db *DB) Tests(ctx context.Context, after, upto uint64) ([]store.RecordedTests, error) {
+	unlock, err := db.lock(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	var rows []store.RecordedTests
+	column := store.TestsTable.Index(store.LogIndex)
+	for _, row := range db.tables[tests] {
+		if n, _ := row[column].(int64); uint64(n) <= after || uint64(n) > upto {
+			continue
+		}
+		t, err := store.TestOf(row)
+		if err != nil {
+			return nil, fmt.Errorf("list test cases: %w", err)
+		}
+		rows = append(rows, t)
+	}
+	slices.SortFunc(rows, func(a, b store.RecordedTests) int { return cmp.Compare(a.ID, b.ID) })
+	var found []store.RecordedTests
+	for _, t := range rows {
+		found = store.AddTest(found, t)
+	}
+	return found, nil
 }
 
 // Query refuses: this ledger speaks no SQL.

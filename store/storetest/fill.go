@@ -2,6 +2,7 @@ package storetest
 
 import (
 	"bytes"
+	"math"
 	"testing"
 
 	"labmesh"
@@ -16,6 +17,7 @@ func history(t *testing.T, b store.Backend, m *Mesh, n int) {
 		_, events := m.Finish()
 		appendAll(t, b, events)
 	}
+	appendAll(t, b, m.Tests(Cases(n)...))
 	appendAll(t, b, m.Worker("w1", labmesh.WorkerGone, labmesh.WorkerOffline))
 }
 
@@ -48,6 +50,11 @@ func equal(t *testing.T, a, b store.Backend) {
 	eventsB, err := b.Events(t.Context(), store.Position{}, 0)
 	must(t, err)
 	same(t, eventsB, eventsA)
+	testsA, err := a.Tests(t.Context(), 0, math.MaxInt64)
+	must(t, err)
+	testsB, err := b.Tests(t.Context(), 0, math.MaxInt64)
+	must(t, err)
+	same(t, testsB, testsA)
 	if x, y := applied(t, a), applied(t, b); x != y {
 		t.Errorf("applied %d and %d", x, y)
 	}

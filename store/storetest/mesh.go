@@ -3,6 +3,7 @@ package storetest
 import (
 	"encoding/json"
 	"fmt"
+	"strings"
 	"time"
 
 	"labmesh"
@@ -54,6 +55,43 @@ func (m *Mesh) FinishBatch(n int) []labmesh.Event {
 	return m.events(events...)
 }
 
+// Tests is an entry in which an attempt under way records cases, in two commands.
+func (m *Mesh) Tests(cases ...labmesh.TestCase) []labmesh.Event {
+	m.Index++
+	half := len(cases) / 2
+	t := labmesh.Tests{Task: labmesh.TaskID(fmt.Sprintf("01T%020d", m.Index)), Attempt: 1, Worker: "w1", From: 3, ID: int64(m.Index) << 20}
+	first, second := t, t
+	first.Cases = cases[:half]
+	second.Cases, second.From, second.ID = cases[half:], t.From+half, t.ID+int64(half)
+	task := labmesh.Task{ID: t.Task, Attempt: t.Attempt, Worker: t.Worker, Phase: labmesh.Running, Created: m.now()}
+	return m.events(
+		labmesh.Event{Type: labmesh.TestsRecorded, Task: &task, Tests: &first},
+		labmesh.Event{Type: labmesh.TestsRecorded, Task: &task, Tests: &second})
+}
+
+// Cases are n test cases, with every field set in turn.
+func Cases(n int) []labmesh.TestCase {
+	verdicts := []labmesh.TestVerdict{
+		labmesh.TestPassed, labmesh.TestFailed, labmesh.TestError, labmesh.TestSkipped,
+		labmesh.TestXFailed, labmesh.TestXPassed, labmesh.TestCrashed, labmesh.TestTimeout,
+	}
+	cases := make([]labmesh.TestCase, n)
+	for i := range cases {
+		c := labmesh.TestCase{
+			Suite: fmt.Sprint("suite-", i%3), Framework: "pytest", File: fmt.Sprintf("tests/test_%d.py", i%7), Name: fmt.Sprint("TestIt::test_", i),
+			Verdict: verdicts[i%len(verdicts)], Seconds: float64(i) / 3, Try: 1 + i%2,
+		}
+		if i%5 == 1 {
+			c.Params, c.Quarantined, c.Log = "größe-1", true, "stdout:10-90"
+		}
+		if c.Verdict.Bad() {
+			c.Message = "assert 1 == 2\nwhere 1 = one()"
+		}
+		cases[i] = c
+	}
+	return cases
+}
+
 // Late is word of an attempt of t that does not count any more.
 func (m *Mesh) Late(t labmesh.Task) []labmesh.Event {
 	m.Index++
@@ -85,7 +123,7 @@ func (m *Mesh) attempt(t *labmesh.Task, status string, cause labmesh.Cause) labm
 	m.ids++
 	return labmesh.Attempt{
 		ID: m.ids, Task: t.ID, Number: t.Attempt, Worker: t.Worker, Status: status, Cause: cause,
-		Started: t.Started, Ended: m.now(), Seconds: 1.0 / 3, Metrics: json.RawMessage(`{"max_rss_mb":12.5}`),
+		Started: t.Started, Ended: m.now(), Seconds: 1.0 / 3, Metrics: json.RawMessage(`{"max_rss_mb":12.5}`), Outputs: t.Outputs,
 	}
 }
 
@@ -111,6 +149,7 @@ func (m *Mesh) task() labmesh.Task {
 		t.Spec.Retry, t.Spec.MaxAttempts = &labmesh.RetryPolicy{MaxRetries: 3, BackoffSeconds: 0.25}, 4
 		t.Failed, t.Lost, t.NotBefore = 1, 2, now.Add(-time.Hour)
 	case 3:
+		t.Outputs = &labmesh.Outputs{Tree: strings.Repeat("ab", 32), Files: 3, Bytes: 1 << 33}
 		t.Phase, t.Error, t.Cause, t.Result = labmesh.Failed, "exit status 7\nline \u2028 two", labmesh.CauseExit, nil
 	}
 	return t

@@ -24,6 +24,7 @@ func Run(t *testing.T, open func(t *testing.T) store.Backend) {
 		"Late word is on record and not history": lateWord,
 		"Events are listed after a position":     eventsAreListed,
 		"An idempotency key finds its task":      keyFindsTask,
+		"Test cases come back as they were":      testsComeBack,
 		"Closing is safe twice":                  closeTwice,
 		"After Close everything is an error":     closedRefuses,
 	} {
@@ -223,6 +224,29 @@ func keyFindsTask(t *testing.T, b store.Backend) {
 		if id, ok, err := b.FindKey(t.Context(), key); ok || err != nil {
 			t.Errorf("key %q found %q, %v", key, id, err)
 		}
+	}
+}
+
+func testsComeBack(t *testing.T, b store.Backend) {
+	var m Mesh
+	_, other := m.Finish()
+	first, second := m.Tests(Cases(40)...), m.Tests(Cases(9)...)
+	appendAll(t, b, other, first, first, second)
+	for _, c := range []struct {
+		after, upto uint64
+		want        []labmesh.Event
+	}{{0, 99, append(slices.Clone(first), second...)}, {1, 2, first}, {2, 3, second}, {3, 9, nil}} {
+		got, err := b.Tests(t.Context(), c.after, c.upto)
+		must(t, err)
+		if len(got) != len(c.want) {
+			t.Fatalf("in (%d, %d]: %d, want %d", c.after, c.upto, len(got), len(c.want))
+		}
+		for i, e := range c.want {
+			same(t, got[i], store.RecordedTests{Position: store.Position{Index: e.Index, N: e.N}, Tests: *e.Tests})
+		}
+	}
+	if tasks, err := b.Tasks(t.Context(), store.Filter{}); err != nil || len(tasks) != 1 {
+		t.Errorf("%d tasks, %v", len(tasks), err)
 	}
 }
 
