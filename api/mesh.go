@@ -117,6 +117,7 @@ type Event struct {
 	Attempt *Attempt          `json:"attempt,omitempty"` // the attempt that ended
 	Worker  *EventWorker      `json:"worker,omitempty"`  // the worker after the event
 	Member  *EventMember      `json:"member,omitempty"`
+	Tests   *EventTests       `json:"tests,omitempty"`  // test cases that ended
 	Actor   string            `json:"actor,omitempty"`  // on whose word
 	Detail  string            `json:"detail,omitempty"` // for people
 }
@@ -144,4 +145,17 @@ type EventMember struct {
 	Role     labmesh.Role   `json:"role"`
 	Hostname string         `json:"hostname,omitempty"`
 	Banned   bool           `json:"banned"`
+}
+
+// EventTests are test cases as an event shows them. Those of an attempt are
+// counted from 0 and come in order, each once; From is the place of the first here.
+type EventTests struct {
+	Task    labmesh.TaskID     `json:"task_id"`
+	Attempt int                `json:"attempt"`
+	Worker  labmesh.WorkerID   `json:"worker_id"`
+	From    int                `json:"from"` // how many of the attempt came before
+	Cases   []labmesh.TestCase `json:"cases"`
+	// Omitted is how many cases are not shown because they are too large for an
+	// event; the ledger has them (test_results).
+	Omitted int `json:"omitted,omitempty"`
 }

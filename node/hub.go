@@ -15,10 +15,14 @@ import (
 // falls behind further reads on from the ledger.
 const hubEvents = 4096
 
+// hubBytes bounds the test cases among them: one event may tell of many.
+const hubBytes = 16 << 20
+
 // hub passes events on to those who follow them. Publishing never waits.
 type hub struct {
 	mu      sync.Mutex
 	ring    []labmesh.Event // oldest first, at most 2*hubEvents
+	bytes   int             // of test cases in ring, at most 2*hubBytes and those of the newest entry
 	changed chan struct{}
 }
 
@@ -31,8 +35,22 @@ func (h *hub) publish(events []labmesh.Event) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.ring = append(h.ring, events...)
-	if len(h.ring) > 2*hubEvents {
-		kept := copy(h.ring, h.ring[len(h.ring)-hubEvents:])
+	for i := range events {
+		h.bytes += testBytes(&events[i])
+	}
+	if len(h.ring) > 2*hubEvents || h.bytes > 2*hubBytes {
+		drop := min(max(0, len(h.ring)-hubEvents), len(h.ring)-len(events))
+		for i := range drop {
+			h.bytes -= testBytes(&h.ring[i])
+		}
+		for ; h.bytes > hubBytes && drop < len(h.ring)-len(events); drop++ {
+			h.bytes -= testBytes(&h.ring[drop])
+		}
+		// An entry is remembered whole: by its first event one sees whether some lack.
+		for ; drop > 0 && drop < len(h.ring) && h.ring[drop].Index == h.ring[drop-1].Index && h.ring[drop].Index != events[0].Index; drop++ {
+			h.bytes -= testBytes(&h.ring[drop])
+		}
+		kept := copy(h.ring, h.ring[drop:])
 		clear(h.ring[kept:]) // what it holds on to
 		h.ring = h.ring[:kept]
 	}
@@ -40,9 +58,23 @@ func (h *hub) publish(events []labmesh.Event) {
 	h.changed = make(chan struct{})
 }
 
+// testBytes is about what the test cases of e take in memory.
+func testBytes(e *labmesh.Event) (n int) {
+	if e.Tests == nil {
+		return 0
+	}
+	const fixed = 200
+	for i := range e.Tests.Cases {
+		c := &e.Tests.Cases[i]
+		n += fixed + len(c.File) + len(c.Name) + len(c.Params) + len(c.Message)
+	}
+	return n
+}
+
 // after is the events that follow id, and a channel that is closed when there
-// are more. gap says that some in between are remembered no more.
-func (h *hub) after(id httpapi.EventID) (events []labmesh.Event, changed <-chan struct{}, gap bool) {
+// are more. gap is the log index of the first that is remembered if there may
+// have been some in between, else 0.
+func (h *hub) after(id httpapi.EventID) (events []labmesh.Event, changed <-chan struct{}, gap uint64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	at, _ := slices.BinarySearchFunc(h.ring, id, func(e labmesh.Event, id httpapi.EventID) int {
@@ -54,7 +86,9 @@ func (h *hub) after(id httpapi.EventID) (events []labmesh.Event, changed <-chan 
 		}
 		return 1
 	})
-	gap = at == 0 && len(h.ring) > 0 && h.ring[0].Index > id.Index+1
+	if at == 0 && len(h.ring) > 0 && h.ring[0].Index > id.Index {
+		gap = h.ring[0].Index
+	}
 	return slices.Clone(h.ring[at:min(len(h.ring), at+hubBatch)]), h.changed, gap
 }
 
@@ -72,25 +106,41 @@ func (h *hub) newest() httpapi.EventID {
 	return httpapi.EventID{Index: last.Index, N: last.N}
 }
 
+// pastEvents is where the events are that the hub remembers no more.
+type pastEvents interface {
+	Events(ctx context.Context, after store.Position, limit int) ([]store.Event, error)
+	Tests(ctx context.Context, after, upto uint64) ([]store.RecordedTests, error)
+	// await waits until those up to index are there, or for as long as it makes sense.
+	await(ctx context.Context, index uint64)
+}
+
 // follow sends every event after the given one, in order, until ctx ends or
 // send fails. What the hub remembers no more comes from the ledger, in the short
 // form that the ledger keeps.
-func (h *hub) follow(ctx context.Context, ledger store.Reader, at httpapi.EventID, send func(labmesh.Event) error) error {
+func (h *hub) follow(ctx context.Context, ledger pastEvents, at httpapi.EventID, send func(labmesh.Event) error) error {
 	if at == (httpapi.EventID{}) {
 		at = h.newest()
 	}
+	var cases casesOf
 	for ctx.Err() == nil {
 		events, changed, gap := h.after(at)
-		if gap {
+		fromLedger := false
+		if gap > 0 {
+			ledger.await(ctx, gap-1)
 			old, err := ledger.Events(ctx, store.Position{Index: at.Index, N: at.N}, hubBatch)
 			if err != nil {
 				return err
 			}
-			if len(old) > 0 {
+			if fromLedger = len(old) > 0; fromLedger {
 				events = short(old)
 			}
 		}
 		for _, e := range events {
+			if fromLedger && e.Type == labmesh.TestsRecorded {
+				if err := cases.add(ctx, ledger, &e); err != nil {
+					return err
+				}
+			}
 			if err := send(e); err != nil {
 				return err
 			}
@@ -122,4 +172,26 @@ func short(old []store.Event) []labmesh.Event {
 		}
 	}
 	return out
+}
+
+// casesOf gives events from the ledger their test cases back, an entry of the
+// log at a time.
+type casesOf struct {
+	index uint64
+	tests []store.RecordedTests // of the entry at index
+}
+
+func (c *casesOf) add(ctx context.Context, ledger pastEvents, e *labmesh.Event) (err error) {
+	if c.index != e.Index {
+		c.index = e.Index
+		if c.tests, err = ledger.Tests(ctx, e.Index-1, e.Index); err != nil {
+			return err
+		}
+	}
+	for i := range c.tests {
+		if c.tests[i].N == e.N {
+			e.Tests = &c.tests[i].Tests
+		}
+	}
+	return nil
 }

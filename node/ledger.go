@@ -77,6 +77,16 @@ func (l *ledger) Append(index uint64, events []labmesh.Event) {
 // Await waits until the ledger is written up to index.
 func (l *ledger) Await(ctx context.Context, index uint64) error { return l.behind.Await(ctx, index) }
 
+// await is Await with bounded patience: a full disk must not make reading
+// impossible.
+func (l *ledger) await(ctx context.Context, index uint64) {
+	ctx, cancel := context.WithTimeout(ctx, ledgerPatience)
+	defer cancel()
+	if err := l.Await(ctx, index); err != nil && ctx.Err() == nil {
+		l.logger.DebugContext(ctx, "the ledger is behind", "err", err)
+	}
+}
+
 // Require notes that rows up to index have to come from a peer.
 func (l *ledger) Require(index uint64) {
 	if err := l.behind.Require(index); err != nil && !errors.Is(err, store.ErrClosed) {

@@ -57,7 +57,7 @@ func (s *service) Task(ctx context.Context, id labmesh.TaskID) (labmesh.Task, er
 			return *t, nil
 		}
 	}
-	s.awaitLedger(ctx, view.Index())
+	s.n.ledger.await(ctx, view.Index())
 	t, ok, err := s.n.ledger.Task(ctx, id)
 	if err != nil {
 		return labmesh.Task{}, err
@@ -92,16 +92,6 @@ const (
 	freshenBurst   = 50
 )
 
-// awaitLedger has the ledger catch up with the view, as far as it can: a full
-// disk must not make reading impossible.
-func (s *service) awaitLedger(ctx context.Context, index uint64) {
-	ctx, cancel := context.WithTimeout(ctx, ledgerPatience)
-	defer cancel()
-	if err := s.n.ledger.Await(ctx, index); err != nil && ctx.Err() == nil {
-		s.n.cfg.Logger.DebugContext(ctx, "the ledger is behind", "err", err)
-	}
-}
-
 // ListTasks lists live tasks from the view and ended ones from the ledger, as
 // one list in the order of submits.
 func (s *service) ListTasks(ctx context.Context, f httpapi.TaskFilter) (list []labmesh.Task, next uint64, err error) {
@@ -115,7 +105,7 @@ func (s *service) ListTasks(ctx context.Context, f httpapi.TaskFilter) (list []l
 		}
 	}
 	if !view.HoldsAll() && (f.Phase == "" || f.Phase.Final()) {
-		s.awaitLedger(ctx, view.Index())
+		s.n.ledger.await(ctx, view.Index())
 		lf := store.Filter{Kind: f.Kind, Worker: f.Worker, After: f.After, Limit: f.Limit + 1}
 		if f.Phase != "" {
 			lf.Phases = []labmesh.Phase{f.Phase}
@@ -266,7 +256,7 @@ func (s *service) QueryParquet(ctx context.Context, q httpapi.Query, w io.Writer
 
 func (s *service) query(ctx context.Context, q httpapi.Query) store.Query {
 	view := s.n.replica.View()
-	s.awaitLedger(ctx, view.Index())
+	s.n.ledger.await(ctx, view.Index())
 	return store.Query{SQL: q.SQL, Timeout: q.Timeout, MaxRows: q.MaxRows, Live: live{view, s.heard()}}
 }
 

@@ -14,10 +14,6 @@ import (
 	"labmesh/api"
 )
 
-// unsupported are the fields of a task that the contract knows and this
-// version does not carry out. To leave them unread would be to lie.
-var unsupported = map[string]bool{"bundle": true, "secrets": true}
-
 // readBody reads the body of r, of at most limit bytes.
 func readBody(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error) {
 	if r.ContentLength > limit {
@@ -200,9 +196,6 @@ func malformed(body []byte, err error) error {
 }
 
 func unknownField(name string) error {
-	if unsupported[name] {
-		return labmesh.RefuseField(name, "%s: this version of labmesh does not support it yet", name)
-	}
 	return labmesh.RefuseField(name, "Unknown field: %.100s", name)
 }
 

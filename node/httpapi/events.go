@@ -8,15 +8,22 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
+	"golang.org/x/sync/semaphore"
+
 	"labmesh"
+	"labmesh/api"
 )
 
 const (
 	eventQueueMax   = 1024     // events that wait for one reader
+	eventQueueBytes = 8 << 20  // the same in bytes
+	eventBytesMax   = 2 << 20  // of one event; clients take twice that
+	eventMessages   = 1 << 20  // bytes of the messages of test cases in an event that would be larger
 	eventPieceBytes = 64 << 10 // written at once
 	reconnectAfter  = "1000"   // ms that a browser waits before it comes back
 	// refusalWait is how long the first word may take on whether the events
@@ -38,7 +45,10 @@ func (a *API) events(w http.ResponseWriter, r *http.Request, _ Caller) error {
 		return err
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	q := &eventQueue{ctx: ctx, ready: make(chan []byte, eventQueueMax), ended: make(chan struct{}), wait: a.limits.SlowReader}
+	q := &eventQueue{
+		ctx: ctx, ready: make(chan []byte, eventQueueMax), room: semaphore.NewWeighted(eventQueueBytes),
+		ended: make(chan struct{}), wait: a.limits.SlowReader,
+	}
 	go q.fill(a.svc, after)
 	defer func() {
 		cancel()
@@ -69,7 +79,8 @@ func tooSlow(err error) bool {
 // eventQueue stands between the mesh, which tells, and one reader.
 type eventQueue struct {
 	ctx   context.Context
-	ready chan []byte // events in the form of the wire
+	ready chan []byte         // events in the form of the wire
+	room  *semaphore.Weighted // bytes that may wait
 	ended chan struct{}
 	err   error // why there are no more events; read it after ended is closed
 	wait  time.Duration
@@ -87,21 +98,31 @@ func (q *eventQueue) put(e labmesh.Event) error {
 	if err != nil {
 		return err
 	}
+	if q.room.TryAcquire(int64(len(data))) {
+		select {
+		case q.ready <- data:
+			return nil
+		default:
+			q.room.Release(int64(len(data)))
+		}
+	}
+	ctx, cancel := context.WithTimeoutCause(q.ctx, q.wait, errSlowReader)
+	defer cancel()
+	if err := q.room.Acquire(ctx, int64(len(data))); err != nil {
+		return context.Cause(ctx)
+	}
 	select {
 	case q.ready <- data:
 		return nil
-	default:
+	case <-ctx.Done():
+		return context.Cause(ctx)
 	}
-	t := time.NewTimer(q.wait)
-	defer t.Stop()
-	select {
-	case q.ready <- data:
-		return nil
-	case <-q.ctx.Done():
-		return q.ctx.Err()
-	case <-t.C:
-		return errSlowReader
-	}
+}
+
+// taken makes room for more events once data has left the queue.
+func (q *eventQueue) taken(data []byte) []byte {
+	q.room.Release(int64(len(data)))
+	return data
 }
 
 // first waits a moment for a refusal, where there may be one. It gives the
@@ -114,7 +135,7 @@ func (q *eventQueue) first(after EventID) ([]byte, error) {
 	defer t.Stop()
 	select {
 	case data := <-q.ready:
-		return data, nil
+		return q.taken(data), nil
 	case <-t.C:
 		return nil, nil
 	case <-q.ended:
@@ -140,7 +161,7 @@ func (q *eventQueue) drain(sw *streamWriter, first []byte, every time.Duration) 
 		piece.Reset()
 		select {
 		case data := <-q.ready:
-			piece.Write(data)
+			piece.Write(q.taken(data))
 		case <-beat.C:
 			piece.WriteString(": heartbeat\n\n")
 		case <-q.ctx.Done():
@@ -159,7 +180,7 @@ func (q *eventQueue) gather(piece *bytes.Buffer) {
 	for piece.Len() < eventPieceBytes {
 		select {
 		case data := <-q.ready:
-			piece.Write(data)
+			piece.Write(q.taken(data))
 		default:
 			return
 		}
@@ -169,11 +190,38 @@ func (q *eventQueue) gather(piece *bytes.Buffer) {
 // encodeEvent is e in the form of the wire. JSON has no line breaks here, so
 // one data line holds it.
 func encodeEvent(e *labmesh.Event) ([]byte, error) {
-	data, err := json.Marshal(eventData(e))
+	out := eventData(e)
+	data, err := json.Marshal(out)
+	if err == nil && len(data) > eventBytesMax && out.Tests != nil {
+		data, err = encodeFewer(out)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("encode event %s: %w", eventID(e.Index, e.N), err)
 	}
 	return fmt.Appendf(nil, "id: %s\nevent: %s\ndata: %s\n\n", eventID(e.Index, e.N), e.Type, data), nil
+}
+
+// encodeFewer is an event whose test cases are too large for one: their messages
+// are cut, and if that does not do the last of them are left out.
+func encodeFewer(e api.Event) ([]byte, error) {
+	t := *e.Tests
+	e.Tests = &t
+	t.Cases = slices.Clone(t.Cases)
+	each := eventMessages / len(t.Cases)
+	for i := range t.Cases {
+		if m := &t.Cases[i].Message; len(*m) > each {
+			*m = strings.ToValidUTF8((*m)[:each], "") + " …"
+		}
+	}
+	for {
+		data, err := json.Marshal(e)
+		if err != nil || len(data) <= eventBytesMax || len(t.Cases) == 0 {
+			return data, err
+		}
+		left := len(t.Cases) / 2
+		t.Omitted += len(t.Cases) - left
+		t.Cases = t.Cases[:left]
+	}
 }
 
 // lastEventID is the event after which r wants to go on.

@@ -372,3 +372,48 @@ func TestASlowBodyIsCutOff(t *testing.T) {
 		t.Errorf("the server waits for the rest of a body: %v", err)
 	}
 }
+
+func TestTestCasesAreEvents(t *testing.T) {
+	t.Parallel()
+	few := event(5, 1)
+	few.Type = labmesh.TestsRecorded
+	few.Tests = &labmesh.Tests{Task: "t1", Attempt: 2, Worker: "w1", From: 7, ID: 5 << 20, Cases: []labmesh.TestCase{
+		{Suite: "s", Framework: "pytest", File: "a.py", Name: "test_x", Params: "1", Verdict: labmesh.TestFailed, Seconds: 0.5, Try: 2, Message: "assert\nno", Log: "stdout:0-9", Quarantined: true},
+		{Framework: "pytest", File: "a.py", Name: "test_y", Verdict: labmesh.TestPassed}}}
+	wordy, named := few, few
+	wordy.N, named.N = 2, 3
+	many := labmesh.Tests{Task: "t1", Attempt: 2, Worker: "w1", From: 9}
+	huge := many
+	for range labmesh.CasesMax {
+		many.Cases = append(many.Cases, labmesh.TestCase{Name: "n", Verdict: labmesh.TestFailed, Message: strings.Repeat("\x01é", labmesh.CaseMessageBytesMax/3)})
+		huge.Cases = append(huge.Cases, labmesh.TestCase{Name: strings.Repeat("\x01", labmesh.CaseNameBytesMax), Verdict: labmesh.TestFailed})
+	}
+	wordy.Tests, named.Tests = &many, &huge
+	f := newFake()
+	f.events = []labmesh.Event{event(5, 0), few, wordy, named}
+	url, _, _ := serve(t, f)
+	b := bufio.NewReaderSize(openURL(t, url+"/api/events", "Last-Event-ID", "5-0").Body, 4<<20)
+	lines(t, b, 1)
+	var got [3]api.Event
+	for i := range got {
+		data := strings.TrimPrefix(lines(t, b, 3)[2], "data: ")
+		if len(data) > eventBytesMax {
+			t.Errorf("an event of %d bytes", len(data))
+		}
+		if err := json.Unmarshal([]byte(data), &got[i]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if e := got[0].Tests; got[0].ID != "5-1" || e.Task != "t1" || e.Attempt != 2 || e.Worker != "w1" || e.From != 7 || len(e.Cases) != 2 || e.Cases[0] != few.Tests.Cases[0] {
+		t.Errorf("few cases: %+v", e)
+	}
+	if e := got[1].Tests; len(e.Cases)+e.Omitted != labmesh.CasesMax || e.Omitted > labmesh.CasesMax/2 || !strings.HasSuffix(e.Cases[0].Message, " …") {
+		t.Errorf("long messages: %d cases, %d omitted, %.20q", len(e.Cases), e.Omitted, e.Cases[0].Message)
+	}
+	if e := got[2].Tests; len(e.Cases)+e.Omitted != labmesh.CasesMax || e.Omitted == 0 || len(e.Cases) == 0 {
+		t.Errorf("long names: %d cases, %d omitted", len(e.Cases), e.Omitted)
+	}
+	if many.Cases[0].Message != strings.Repeat("\x01é", labmesh.CaseMessageBytesMax/3) {
+		t.Error("the event itself was changed")
+	}
+}

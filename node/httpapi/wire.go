@@ -116,6 +116,9 @@ func eventData(e *labmesh.Event) api.Event {
 	if m := e.Member; m != nil {
 		out.Member = &api.EventMember{Node: m.Node, Role: m.Role, Hostname: m.Hostname, Banned: m.Banned}
 	}
+	if t := e.Tests; t != nil {
+		out.Tests = &api.EventTests{Task: t.Task, Attempt: t.Attempt, Worker: t.Worker, From: t.From, Cases: orNone(t.Cases)}
+	}
 	return out
 }
 
