@@ -228,7 +228,7 @@ func (s *Store) use(h content.Hash) bool {
 // Get reads a blob into buf, or into more where that is too small, and checks
 // it. What is damaged is dropped, and as if it were not there.
 func (s *Store) Get(h content.Hash, buf []byte) ([]byte, error) {
-	data, err := s.GetUnchecked(h, buf)
+	data, err := s.read(h, buf)
 	if err == nil && content.Sum(data) != h {
 		s.drop(h)
 		err = missing(h)
@@ -239,27 +239,44 @@ func (s *Store) Get(h content.Hash, buf []byte) ([]byte, error) {
 	return data, nil
 }
 
-// GetUnchecked is Get for who hands the bytes on to somebody who checks them.
-func (s *Store) GetUnchecked(h content.Hash, buf []byte) ([]byte, error) {
+// Reader opens a blob for who hands the bytes on to somebody who checks them.
+func (s *Store) Reader(h content.Hash) (io.ReadCloser, error) {
+	f, _, err := s.reader(h)
+	if err != nil {
+		return nil, err
+	}
+	return f, nil
+}
+
+func (s *Store) reader(h content.Hash) (*os.File, int64, error) {
 	s.mu.Lock()
 	b, ok := s.blobs[h]
 	s.mu.Unlock()
 	if !ok || !s.use(h) {
-		return nil, missing(h)
+		return nil, 0, missing(h)
 	}
 	f, err := os.Open(s.path(h))
 	if errors.Is(err, fs.ErrNotExist) {
 		s.drop(h)
-		return nil, missing(h)
+		return nil, 0, missing(h)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", h, err)
+		return nil, 0, fmt.Errorf("read %s: %w", h, err)
+	}
+	return f, b.size, nil
+}
+
+// read reads a whole blob, unchecked.
+func (s *Store) read(h content.Hash, buf []byte) ([]byte, error) {
+	f, size, err := s.reader(h)
+	if err != nil {
+		return nil, err
 	}
 	defer f.Close()
-	if int64(cap(buf)) < b.size {
-		buf = make([]byte, b.size)
+	if int64(cap(buf)) < size {
+		buf = make([]byte, size)
 	}
-	buf = buf[:b.size]
+	buf = buf[:size]
 	n, err := io.ReadFull(f, buf)
 	if err != nil && err != io.ErrUnexpectedEOF && err != io.EOF { // a short one shows when it is checked
 		return nil, fmt.Errorf("read %s: %w", h, err)
