@@ -16,6 +16,7 @@ import (
 	"labmesh"
 	"labmesh/exec"
 	"labmesh/exec/output"
+	"labmesh/exec/suite"
 )
 
 // Test runs a test file by its kind. The exit code is the verdict.
@@ -56,8 +57,11 @@ type how struct {
 	job    job
 }
 
-// Run runs the test file of a test task.
+// Run runs the test file of a test task, or its chunk of a suite.
 func (t *Test) Run(ctx context.Context, a exec.Attempt) labmesh.Outcome {
+	if suite.Is(a.Task.Spec.Config) {
+		return t.runChunk(ctx, a)
+	}
 	conf, err := ParseTest(a.Task.Spec.Config)
 	if err != nil {
 		return fault(err)
