@@ -63,7 +63,7 @@ func TestGoSuite(t *testing.T) {
 			t.Errorf("%+v", l)
 		}
 	}
-	c = b.run(t, b.attempt(t, goTree, suite.Config{Framework: suite.Go, CaseTimeout: 2, Cases: append(all, "./bad::TestB", ".::TestGone", "./nowhere::TestN")}))
+	c = b.run(t, b.attempt(t, goTree, suite.Config{Framework: suite.Go, CaseTimeout: 4, Cases: append(all, "./bad::TestB", ".::TestGone", "./nowhere::TestN")}))
 	for id, says := range map[string]string{
 		".::TestOK": "passed", ".::TestFail": "failed as asked", ".::TestSkip": "skipped not here", ".::TestSubs": "failed", ".::TestSubs/a_b": "passed", ".::TestSubs/bad": "failed in the subtest",
 		".::TestPanics": "crashed crashed while running TestPanics: panic: boom", ".::TestExits": "crashed crashed while running TestExits: ", ".::TestGoroutine": "crashed panic: elsewhere",

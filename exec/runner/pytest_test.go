@@ -196,10 +196,10 @@ def test_deaf():
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     while True: pass
 def test_2(): pass
-`}, suite.Config{Framework: suite.Pytest, CaseTimeout: 0.5, Cases: ids("test_a.py::test_1 test_a.py::test_slow test_a.py::test_deaf test_a.py::test_2")})
+`}, suite.Config{Framework: suite.Pytest, CaseTimeout: 1.5, Cases: ids("test_a.py::test_1 test_a.py::test_slow test_a.py::test_deaf test_a.py::test_2")})
 	c.want(t, "test_a.py::test_1", labmesh.TestPassed, "")
 	c.want(t, "test_a.py::test_slow", labmesh.TestTimeout, "line 4 in test_slow")
-	c.want(t, "test_a.py::test_deaf", labmesh.TestTimeout, "its timeout of 0.5 s")
+	c.want(t, "test_a.py::test_deaf", labmesh.TestTimeout, "its timeout of 1.5 s")
 	c.want(t, "test_a.py::test_2", labmesh.TestPassed, "")
 	if c.result.Timeouts != 2 || c.outcome.OK {
 		t.Errorf("%+v %+v", c.outcome, c.result)
@@ -321,7 +321,7 @@ func TestChunkIsTakenUpAgainFromItsFiles(t *testing.T) {
 	t.Parallel()
 	needPytest(t)
 	b := newBed(t)
-	conf := suite.Config{Framework: suite.Pytest, CaseTimeout: 0.5, Cases: ids("test_a.py::test_1 test_a.py::test_dies test_a.py::test_2 test_a.py::test_slow test_a.py::test_3")}
+	conf := suite.Config{Framework: suite.Pytest, CaseTimeout: 1.5, Cases: ids("test_a.py::test_1 test_a.py::test_dies test_a.py::test_2 test_a.py::test_slow test_a.py::test_3")}
 	a := b.attempt(t, map[string]string{"test_a.py": "import os, time\ndef test_1(): pass\ndef test_dies(): os.kill(os.getpid(), 11)\ndef test_2(): assert 0\ndef test_slow(): time.sleep(60)\ndef test_3(): pass\n"}, conf)
 	before := b.run(t, a)
 	var again []labmesh.TestCase

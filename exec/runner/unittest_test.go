@@ -68,7 +68,7 @@ func TestUnittestVerdicts(t *testing.T) {
 	if e := c.collected[len(c.collected)-1]; e.File != "tests/test_bad.py" || !strings.Contains(e.Error, "nowhere") {
 		t.Errorf("%+v", e)
 	}
-	c = b.run(t, b.attempt(t, tree, suite.Config{Framework: suite.Unittest, CaseTimeout: 1, Cases: append(all, "tests/test_bad.py::X::test_x")}))
+	c = b.run(t, b.attempt(t, tree, suite.Config{Framework: suite.Unittest, CaseTimeout: 2, Cases: append(all, "tests/test_bad.py::X::test_x")}))
 	for id, says := range map[string]string{
 		"A::test_ok": "passed", "A::test_fail": "failed as asked", "A::test_raises": "error boom", "A::test_skip": "skipped not here", "A::test_xfail": "xfailed", "A::test_xpass": "failed unexpected success",
 		"A::test_subs": "failed (i=1)", "A::test_dies": "crashed exit code 0", "A::test_z": "passed", "SetUp::test_1": "error no class", "SetUp::test_2": "error no class",

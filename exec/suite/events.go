@@ -19,7 +19,8 @@ const (
 	lineBytesMax   = 1 << 20               // of one event; a longer one is left out
 	eventsBytesMax = 256 << 20             // of one interpreter, with what its tests print if it is in them
 	endMax         = 10 * time.Second      // for an interpreter that has said that it is done to end
-	stackDelay     = 250 * time.Millisecond
+	stackDelay     = 200 * time.Millisecond // after a timeout, for the stacks to be written
+	stackDelayMax  = 2 * time.Second        // on a machine that is very busy
 )
 
 // tailer reads the lines of a file that grows.

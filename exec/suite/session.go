@@ -150,11 +150,22 @@ func (s *session) look(now time.Time) (kill bool) {
 	case s.running == "" || s.c.conf.CaseTimeout == 0:
 	case s.since.IsZero():
 		s.since = now
-	case now.Sub(s.since) > s.c.conf.caseTimeout()+stackDelay && !s.told:
+	case !s.told && s.overdue(now):
 		data, err := json.Marshal(map[string]string{"e": kindTimeout, "id": s.running})
 		s.told = err == nil && appendLine(s.events, data) == nil // its turn comes with the next look
 	}
 	return false
+}
+
+// overdue reports whether the test at hand is to be ended. It gives the
+// interpreter a moment to write where the test is.
+func (s *session) overdue(now time.Time) bool {
+	over := now.Sub(s.since) - s.c.conf.caseTimeout()
+	if over < stackDelay {
+		return false
+	}
+	info, err := os.Stat(s.stack)
+	return over > stackDelayMax || err == nil && info.Size() > 0
 }
 
 // stackText is what faulthandler wrote last.
