@@ -15,10 +15,10 @@ import (
 
 // Limits on events.
 const (
-	pollEvery      = 25 * time.Millisecond // between two looks at the events of an interpreter
-	lineBytesMax   = 1 << 20               // of one event; a longer one is left out
-	eventsBytesMax = 256 << 20             // of one interpreter, with what its tests print if it is in them
-	endMax         = 10 * time.Second      // for an interpreter that has said that it is done to end
+	pollEvery      = 25 * time.Millisecond  // between two looks at the events of an interpreter
+	lineBytesMax   = 1 << 20                // of one event; a longer one is left out
+	eventsBytesMax = 256 << 20              // of one interpreter, with what its tests print if it is in them
+	endMax         = 10 * time.Second       // for an interpreter that has said that it is done to end
 	stackDelay     = 200 * time.Millisecond // after a timeout, for the stacks to be written
 	stackDelayMax  = 2 * time.Second        // on a machine that is very busy
 )
