@@ -10,7 +10,8 @@ import (
 // Cluster is the state machine. It is not safe for concurrent use: one
 // goroutine applies, the others read views.
 type Cluster struct {
-	v View
+	v    View
+	last labmesh.SubmitTask // what was submitted last, see share
 }
 
 // New returns the state of a mesh that nobody has founded yet.
@@ -31,7 +32,7 @@ func (c *Cluster) Apply(index uint64, e labmesh.Entry) ([]labmesh.Event, []labme
 	if at := e.At.Truncate(time.Microsecond); at.After(c.v.now) { // what the ledger can hold
 		c.v.now = at // the time of the mesh never goes back, whatever a leader's clock does
 	}
-	x := &change{v: &c.v, at: c.v.now}
+	x := &change{v: &c.v, at: c.v.now, last: &c.last, events: make([]labmesh.Event, 0, 2*len(e.Commands))}
 	x.wake()
 	for i, cmd := range e.Commands {
 		answers[i] = x.apply(cmd)
@@ -45,6 +46,7 @@ func (c *Cluster) Apply(index uint64, e labmesh.Entry) ([]labmesh.Event, []labme
 type change struct {
 	v      *View
 	at     time.Time
+	last   *labmesh.SubmitTask
 	events []labmesh.Event
 	over   []*labmesh.Task // ended in this entry, and not yet looked at by those who depend on them
 	cases  int64           // test cases recorded

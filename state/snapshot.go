@@ -91,7 +91,7 @@ func Decode(r io.Reader) (*Cluster, error) {
 	for p, n := range h.Counts {
 		v.counts[p] = n
 	}
-	x := &change{v: v, at: v.now}
+	x := &change{v: v, at: v.now, last: &c.last}
 	var ended []ending
 	for n := 0; ; n++ {
 		var rec record

@@ -1,6 +1,7 @@
 package state
 
 import (
+	"bytes"
 	"time"
 
 	"labmesh"
@@ -44,6 +45,7 @@ func (x *change) submit(cmd labmesh.SubmitTask) labmesh.Answer {
 		x.v.keys.Set(key, cmd.ID)
 	}
 	x.v.seq++
+	x.share(&cmd)
 	t := &labmesh.Task{
 		ID: cmd.ID, Seq: x.v.seq, Spec: cmd.Spec, By: cmd.By,
 		Phase: labmesh.Pending, Class: classOf(&cmd.Spec), Created: x.at,
@@ -59,6 +61,18 @@ func (x *change) submit(cmd labmesh.SubmitTask) labmesh.Answer {
 		x.doom(t, failed)
 	}
 	return labmesh.Answer{Task: t.ID}
+}
+
+// share has a task use the memory of the one before it for what is the same: a
+// long queue is mostly of tasks that somebody submitted together.
+func (x *change) share(cmd *labmesh.SubmitTask) {
+	if cmd.By == x.last.By {
+		cmd.By = x.last.By
+	}
+	if bytes.Equal(cmd.Spec.Config, x.last.Spec.Config) {
+		cmd.Spec.Config = x.last.Spec.Config
+	}
+	*x.last = labmesh.SubmitTask{By: cmd.By, Spec: labmesh.Spec{Config: cmd.Spec.Config}}
 }
 
 // place re-checks everything the scheduler believed: a plan made on an old

@@ -45,13 +45,14 @@ type Behind struct {
 
 	mu      sync.Mutex
 	queue   []item
-	events  int           // in queue
-	bytes   int           // in queue
-	seen    uint64        // index of the newest entry appended
-	applied uint64        // index that the backend reached
-	wanted  uint64        // highest index that somebody awaits
-	moved   chan struct{} // closed and replaced when a write succeeded
-	err     error         // why the last write did not succeed
+	joined  []labmesh.Event // memory for the next batch
+	events  int             // in queue
+	bytes   int             // in queue
+	seen    uint64          // index of the newest entry appended
+	applied uint64          // index that the backend reached
+	wanted  uint64          // highest index that somebody awaits
+	moved   chan struct{}   // closed and replaced when a write succeeded
+	err     error           // why the last write did not succeed
 	closed  bool
 	written Stats
 

@@ -159,11 +159,15 @@ func (b *Behind) writeBatch(ctx context.Context) (int, error) {
 	return n, nil
 }
 
+// joinedMax is how many events the memory may hold that batches are joined in
+// and that is kept from one to the next.
+const joinedMax = 8 << 10
+
 // batch joins the oldest items of the queue up to the size of a batch. The
 // items stay in the queue until they are written; index only counts up to
 // what was there, even if entries without events are added to the last one.
 func (b *Behind) batch() (item, int) {
-	var joined item
+	joined := item{events: b.joined[:0]}
 	for n, it := range b.queue {
 		if n > 0 && (it.require || joined.require || len(joined.events)+len(it.events) > b.cfg.Batch) {
 			return joined, n
@@ -171,6 +175,7 @@ func (b *Behind) batch() (item, int) {
 		joined.index, joined.require = it.index, it.require
 		joined.bytes += it.bytes
 		joined.events = append(joined.events, it.events...)
+		b.joined = joined.events
 	}
 	return joined, len(b.queue)
 }
@@ -186,6 +191,9 @@ func (b *Behind) done(batch item, n int) {
 		n--
 	}
 	clear(b.queue[:n]) // let go of the events
+	if clear(b.joined); cap(b.joined) > joinedMax {
+		b.joined = nil
+	}
 	if b.queue = b.queue[n:]; len(b.queue) == 0 {
 		b.queue = nil
 	}

@@ -2,9 +2,9 @@ package main
 
 import (
 	"context"
+	"runtime"
 	"runtime/debug"
 	"runtime/metrics"
-	"time"
 )
 
 // How much garbage a node keeps beside what it needs. It shares its machine with
@@ -12,28 +12,34 @@ import (
 // with a long queue should not take twice its memory.
 const (
 	garbageMin   = 20 << 20 // bytes that are always allowed
-	garbageShare = 30       // percent of what is needed that is allowed beyond that
-	gcLookEvery  = 2 * time.Second
+	garbageShare = 25       // percent of what is needed that is allowed beyond that
 	gcPercentMax = 400
 )
 
-// paceGC keeps the collector's pace fitting until ctx ends.
+// paceGC keeps the collector's pace fitting until ctx ends. It looks after each
+// collection: a queue may grow tenfold in a second or two, and an idle node has
+// no reason to wake up.
 func paceGC(ctx context.Context) {
 	live := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
-	tick := time.NewTicker(gcLookEvery)
-	defer tick.Stop()
-	for now := 100; ; {
+	collected := make(chan struct{}, 1)
+	for now := 100; ctx.Err() == nil; {
 		metrics.Read(live)
 		if want := gcPercent(live[0].Value.Uint64()); want > now*5/4 || want < now*4/5 {
 			debug.SetGCPercent(want)
 			now = want
 		}
+		awaitGC(collected)
 		select {
-		case <-tick.C:
+		case <-collected:
 		case <-ctx.Done():
-			return
 		}
 	}
+}
+
+// awaitGC has collected told when the collector has run once more.
+func awaitGC(collected chan<- struct{}) {
+	type canary struct{ _ *canary } // with a pointer, for those without share their memory
+	runtime.AddCleanup(new(canary), func(collected chan<- struct{}) { collected <- struct{}{} }, collected)
 }
 
 // gcPercent is the collector's pace for so many bytes of live heap.
