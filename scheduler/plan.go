@@ -22,7 +22,7 @@ type Input struct {
 	Now  time.Time // on the leader's clock
 
 	// Heard is what is known by gossip of each worker, by its id. Nothing is
-	// placed on a worker that is not in it.
+	// placed on a worker that is not in it, unless it registered just now.
 	Heard map[labmesh.WorkerID]Heard
 
 	// Led is when this leadership began. Silence before it proves nothing.
@@ -95,7 +95,7 @@ func (b *bay) room(needs *labmesh.Requirements) bool {
 
 func (p *planner) gather() {
 	for w := range p.in.View.FreeWorkers() {
-		if !p.takes(w.ID) {
+		if !p.takes(w) {
 			continue
 		}
 		u := p.in.View.Used(w.ID)
@@ -103,10 +103,17 @@ func (p *planner) gather() {
 	}
 }
 
+// firstWord is how long a worker that has just registered counts as heard: that
+// it did is word enough, and its first adverts may be lost until those who pass them on have found it.
+const firstWord = 3 * time.Second
+
 // takes reports whether a worker is heard of and takes new work.
-func (p *planner) takes(id labmesh.WorkerID) bool {
-	h, ok := p.in.Heard[id]
-	return ok && h.Accepts && !h.Expires.Before(p.in.Now)
+func (p *planner) takes(w *labmesh.Worker) bool {
+	h, ok := p.in.Heard[w.ID]
+	if !ok {
+		return p.in.Now.Sub(w.Changed) < firstWord
+	}
+	return h.Accepts && !h.Expires.Before(p.in.Now)
 }
 
 // bigPatience is how long a task that may not wait on a worker waits before nothing
@@ -127,7 +134,7 @@ func (p *planner) gatherAhead() {
 			big = p.bigOnes()
 		}
 		wanted := slices.ContainsFunc(big, func(c *state.Class) bool { return c.Needs.Fits(c.Kind, w) })
-		if p.takes(w.ID) && !wanted && !p.slow(w.ID) {
+		if p.takes(w) && !wanted && !p.slow(w.ID) {
 			p.bays = append(p.bays, &bay{w: w, slots: p.in.View.AheadRoom(w)})
 		}
 	}

@@ -96,6 +96,12 @@ func TestNothingIsPlacedOnASilentOrUnwillingWorker(t *testing.T) {
 	m := newMesh()
 	m.join(labmesh.Worker{ID: "silent", Slots: 2})
 	delete(m.heard, "silent")
+	m.submit("first", labmesh.Spec{})
+	if got := fmt.Sprint(placed(scheduler.Plan(m.input()))); got != "[first@silent]" {
+		t.Errorf("placed %s; a worker that registered just now takes work", got)
+	}
+	m.apply(labmesh.CancelTask{ID: "first"})
+	m.now = m.now.Add(4 * time.Second)
 	m.join(labmesh.Worker{ID: "unwilling", Slots: 2})
 	m.heard["unwilling"] = scheduler.Heard{Expires: m.now.Add(time.Hour)}
 	m.join(labmesh.Worker{ID: "expired", Slots: 2})
