@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"labmesh"
+	"labmesh/api"
 )
 
 // The streams of a task's output.
@@ -18,31 +19,46 @@ const (
 	Stderr = "stderr"
 )
 
-// logWaitMax is the longest pause before asking again for output that is not
-// there yet.
-const logWaitMax = time.Second
+// Bounds of reading output.
+const (
+	logWaitMax    = time.Second      // the longest pause before asking again
+	logSilenceMax = 60 * time.Second // without a sign of life, a followed output counts as lost
+)
 
 // LogQuery says which output of a task to read.
 type LogQuery struct {
-	Stream  string // [Stdout] or [Stderr]
-	Attempt int    // 0 for the newest
-	Follow  bool   // wait for more until the task ends; also when it has not started yet
+	Stream  string          // [Stdout] or [Stderr]
+	Attempt int             // this one and no other; 0 for the newest and, when following, those that come
+	Follow  bool            // wait for more until the task ends; also when it has not started yet
+	After   api.LogPosition // go on from here, with this attempt and those after it; zero for the beginning
 }
 
-// Logs reads the output of a task. A reader that follows begins when the task
-// does and comes back by itself when its connection is lost, at the byte where
-// it was. It is for one goroutine; Close it. It ends with ctx.
-func (c *Client) Logs(ctx context.Context, id labmesh.TaskID, q LogQuery) (io.ReadCloser, error) {
+// LogReader reads one stream of a task's output over as many connections as it
+// takes: when one is lost it goes on at the byte where it was. It is for one
+// goroutine, but for Close.
+type LogReader struct {
+	c      *Client
+	ctx    context.Context //nolint:containedctx // it bounds the reader, as that of an HTTP request does
+	cancel context.CancelFunc
+	id     labmesh.TaskID
+	q      LogQuery
+
+	body    io.ReadCloser // nil between connections
+	frames  *api.LogFrames
+	silence *time.Timer // closes body
+	heard   bool        // this connection has said something
+	opened  bool        // there was a connection
+
+	lost    time.Time // since when there is none
+	pending []byte    // text that Read has not given yet
+	done    error     // how it ended
+}
+
+// Logs reads one stream of a task's output. A reader that follows begins when the
+// task does, and ends with it or with ctx. Close it.
+func (c *Client) Logs(ctx context.Context, id labmesh.TaskID, q LogQuery) (*LogReader, error) {
 	ctx, cancel := context.WithCancel(ctx)
-	r := &logReader{c: c, ctx: ctx, cancel: cancel, id: id, q: q, lost: time.Now()}
-	if q.Follow { // which attempt it is tells, after a lost connection, whether there is a newer one
-		t, err := c.Task(ctx, id)
-		if err != nil {
-			cancel()
-			return nil, err
-		}
-		r.attempt = max(t.Attempts, 1)
-	}
+	r := &LogReader{c: c, ctx: ctx, cancel: cancel, id: id, q: q, lost: time.Now()}
 	if err := r.reopen(); err != nil {
 		cancel()
 		return nil, err
@@ -50,53 +66,61 @@ func (c *Client) Logs(ctx context.Context, id labmesh.TaskID, q LogQuery) (io.Re
 	return r, nil
 }
 
-// logReader reads one stream of a task over as many connections as it takes.
-type logReader struct {
-	c       *Client
-	ctx     context.Context
-	cancel  context.CancelFunc
-	id      labmesh.TaskID
-	q       LogQuery
-	attempt int
+// Position is where the next byte will be from.
+func (r *LogReader) Position() api.LogPosition { return r.q.After }
 
-	body   io.ReadCloser // nil between connections
-	opened bool          // there was a connection
-
-	at   int64     // bytes of the attempt's output that were read
-	lost time.Time // when the last byte came
-	done error     // how it ended
-}
-
-func (r *logReader) Read(p []byte) (int, error) {
+// Next is the next frame with something in it: output, word of what is missing,
+// that another attempt begins, or a note. Its data are good until the next call.
+// At the end it gives [io.EOF].
+func (r *LogReader) Next() (api.LogFrame, error) {
 	for r.done == nil {
 		if r.body == nil {
 			if r.done = r.reopen(); r.done != nil {
 				break
 			}
 		}
-		n, err := r.body.Read(p)
-		r.at += int64(n)
-		if n > 0 {
-			r.lost = time.Now()
-		}
+		f, err := r.frames.Next()
 		switch {
-		case errors.Is(err, io.EOF):
-			r.done = io.EOF
 		case err != nil:
 			r.drop()
 			if r.ctx.Err() != nil {
 				r.done = context.Cause(r.ctx)
 			}
+			continue
+		case f.Kind == api.LogEnd:
+			r.drop()
+			r.done = io.EOF
+			continue
 		}
-		if n > 0 {
-			return n, nil
+		r.heard = true
+		if r.silence != nil {
+			r.silence.Reset(logSilenceMax)
+		}
+		if f.Kind != api.LogStill {
+			r.q.After = f.After()
+			return f, nil
 		}
 	}
-	return 0, r.done
+	return api.LogFrame{}, r.done
+}
+
+// Read reads the output as text, in which marks stand for what is missing and
+// between attempts.
+func (r *LogReader) Read(p []byte) (int, error) {
+	for len(r.pending) == 0 {
+		f, err := r.Next()
+		if err != nil {
+			return 0, err
+		}
+		r.pending = f.Text()
+	}
+	n := copy(p, r.pending)
+	r.pending = r.pending[n:]
+	return n, nil
 }
 
 // Close ends the reader. It is safe twice.
-func (r *logReader) Close() error {
+func (r *LogReader) Close() error {
 	r.cancel()
 	r.drop()
 	if r.done == nil {
@@ -105,16 +129,26 @@ func (r *logReader) Close() error {
 	return nil
 }
 
-func (r *logReader) drop() {
-	if r.body != nil {
-		r.body.Close() // it is being given up
-		r.body = nil
+func (r *LogReader) drop() {
+	if r.body == nil {
+		return
+	}
+	if r.silence != nil {
+		r.silence.Stop()
+	}
+	r.body.Close() // it is being given up
+	r.body = nil
+	if r.heard {
+		r.lost = time.Now()
 	}
 }
 
-// reopen asks for the stream until it is there, and goes to where reading was.
-func (r *logReader) reopen() error {
+// reopen asks for the stream until it is there.
+func (r *LogReader) reopen() error {
 	for n := 0; ; n++ {
+		if r.opened && !sleep(r.ctx, min(retryWaitMin<<min(n, 6), logWaitMax)) {
+			return context.Cause(r.ctx)
+		}
 		err := r.open()
 		if err == nil {
 			return nil
@@ -126,55 +160,35 @@ func (r *logReader) reopen() error {
 		if !again {
 			return mine
 		}
-		if !sleep(r.ctx, min(retryWaitMin<<min(n, 6), logWaitMax)) {
+		if !r.opened && !sleep(r.ctx, min(retryWaitMin<<min(n, 6), logWaitMax)) {
 			return context.Cause(r.ctx)
 		}
 	}
 }
 
-// again decides whether to ask once more after err. Output that is not there
-// may come for as long as the task has not ended.
-func (r *logReader) again(err error) (bool, error) {
+// again decides whether to ask once more after err.
+func (r *LogReader) again(err error) (bool, error) {
 	patient := time.Since(r.lost) < r.c.cfg.Patience
 	switch labmesh.ReasonOf(err) {
-	case labmesh.NotFound:
-		if !r.q.Follow {
-			return false, err
-		}
-		t, terr := r.c.Task(r.ctx, r.id)
-		switch {
-		case terr != nil:
-			return r.opened && patient, terr
-		case t.Status.Final():
-			return false, err
-		}
-		r.lost = time.Now()
-		return true, nil
-	case labmesh.Denied: // a node that restarts may not know its keys yet
+	case labmesh.NotFound, labmesh.Denied: // a node that restarts may not know its tasks and its keys yet
 		return r.opened && patient, err
 	case labmesh.Unavailable, labmesh.Exhausted, labmesh.Internal:
-		return patient && (r.q.Follow || r.at > 0), err
+		return patient && (r.q.Follow || r.opened), err
 	}
 	return false, err
 }
 
-// open makes a connection and skips what was read before.
-func (r *logReader) open() error {
-	if r.at > 0 && r.q.Follow && r.q.Attempt == 0 {
-		t, err := r.c.Task(r.ctx, r.id)
-		if err != nil {
-			return err
-		}
-		if t.Attempts > r.attempt { // a newer attempt begins anew
-			r.attempt, r.at = t.Attempts, 0
-		}
-	}
-	query := url.Values{"stream": {r.q.Stream}}
+// open makes a connection that goes on where the reader is.
+func (r *LogReader) open() error {
+	query := url.Values{"stream": {r.q.Stream}, "frames": {"1"}}
 	if r.q.Attempt > 0 {
 		query.Set("attempt", strconv.Itoa(r.q.Attempt))
 	}
 	if r.q.Follow {
 		query.Set("follow", "1")
+	}
+	if r.q.After != (api.LogPosition{}) {
+		query.Set("after", r.q.After.String())
 	}
 	req, err := r.c.request(r.ctx, http.MethodGet, taskPath(r.id)+"/logs", query, nil)
 	if err != nil {
@@ -188,10 +202,13 @@ func (r *logReader) open() error {
 		defer resp.Body.Close()
 		return refusalOf(resp)
 	}
-	if _, err := io.CopyN(io.Discard, resp.Body, r.at); err != nil && !errors.Is(err, io.EOF) {
-		resp.Body.Close() // it was lost
-		return labmesh.Refuse(labmesh.Unavailable, "take up the output of %s at byte %d: %v", r.id, r.at, err)
+	if got := resp.Header.Get("Content-Type"); got != api.LogFramesType {
+		resp.Body.Close()
+		return labmesh.Refuse(labmesh.Invalid, "the node answers with output as %q and not in frames: it is of another version than this program", got)
 	}
-	r.body, r.opened = resp.Body, true
+	r.body, r.frames, r.opened, r.heard = resp.Body, api.NewLogFrames(resp.Body), true, false
+	if r.q.Follow {
+		r.silence = time.AfterFunc(logSilenceMax, func() { resp.Body.Close() })
+	}
 	return nil
 }

@@ -35,23 +35,43 @@ func (s *logNode) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.logs(w, r, s.n)
 }
 
-func TestLogsComeBackAtTheByteWhereTheyWere(t *testing.T) {
+// logFrames answers with frames; those of other kinds than data have none.
+func logFrames(w http.ResponseWriter, frames ...api.LogFrame) {
+	w.Header().Set("Content-Type", api.LogFramesType)
+	for _, f := range frames {
+		_, _ = w.Write(f.AppendTo(nil))
+	}
+}
+
+func logText(attempt int, offset int64, text string) api.LogFrame {
+	return api.LogFrame{Kind: api.LogData, At: api.LogPosition{Attempt: attempt, Offset: offset}, Data: []byte(text)}
+}
+
+var logEnd = api.LogFrame{Kind: api.LogEnd}
+
+func TestLogsGoOnAtTheByteWhereTheyWere(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		const text = "one\ntwo\nthree\n"
 		node := &logNode{status: labmesh.Running, attempts: 1}
+		var asked []string
 		node.logs = func(w http.ResponseWriter, r *http.Request, n int) {
-			if q := r.URL.Query(); q.Get("follow") != "1" || q.Get("stream") != "stderr" {
+			if q := r.URL.Query(); q.Get("follow") != "1" || q.Get("stream") != "stderr" || q.Get("frames") != "1" {
 				t.Errorf("query %s", r.URL.RawQuery)
 			}
+			asked = append(asked, r.URL.Query().Get("after"))
 			switch n {
-			case 1, 2:
-				fmt.Fprint(w, text[:5*n])
+			case 1:
+				logFrames(w, api.LogFrame{Kind: api.LogStill}, logText(1, 0, "one\ntwo\n"))
 				panic(http.ErrAbortHandler)
-			case 3:
+			case 2:
 				refuse(w, 503, "restarting")
-			default:
-				fmt.Fprint(w, text)
+			case 3: // it ends, and does not say so
+				logFrames(w, api.LogFrame{Kind: api.LogGap, At: api.LogPosition{Attempt: 1, Offset: 8}, Missing: 92}, logText(1, 100, "three\n"), api.LogFrame{Kind: api.LogStill})
+			case 4:
+				logFrames(w, api.LogFrame{Kind: api.LogBegin, At: api.LogPosition{Attempt: 2}})
+				panic(http.ErrAbortHandler)
+			case 5:
+				logFrames(w, logText(2, 0, "four\n"), api.LogFrame{Kind: api.LogNote, At: api.LogPosition{Attempt: 2, Offset: 5}, Data: []byte("that is it")}, logEnd)
 			}
 		}
 		r, err := newClient(t, node).Logs(t.Context(), "t1", client.LogQuery{Stream: client.Stderr, Follow: true})
@@ -60,59 +80,69 @@ func TestLogsComeBackAtTheByteWhereTheyWere(t *testing.T) {
 		}
 		defer r.Close()
 		got, err := io.ReadAll(r)
-		if err != nil || string(got) != text || node.n != 4 {
-			t.Errorf("read %q over %d connections, error %v", got, node.n, err)
+		want := "one\ntwo\n" + labmesh.LeftOut(92) + "three\n\n[labmesh: attempt 2 begins here]\nfour\n\n[labmesh: that is it]\n"
+		if err != nil || string(got) != want || fmt.Sprint(asked) != "[ 1-8 1-8 1-106 2-0]" {
+			t.Errorf("read %q, asked after %v, error %v", got, asked, err)
+		}
+		if r.Position() != (api.LogPosition{Attempt: 2, Offset: 5}) {
+			t.Errorf("it is at %v", r.Position())
 		}
 	})
 }
 
-func TestLogsOfANewerAttemptBeginAnew(t *testing.T) {
+func TestASilentLogCountsAsLost(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		node := &logNode{status: labmesh.Running, attempts: 1}
-		node.logs = func(w http.ResponseWriter, _ *http.Request, n int) {
+		began := time.Now()
+		node.logs = func(w http.ResponseWriter, r *http.Request, n int) {
 			if n == 1 {
-				fmt.Fprint(w, "first attempt\n")
-				node.attempts = 2
-				panic(http.ErrAbortHandler)
+				logFrames(w, logText(1, 0, "one"))
+				_ = http.NewResponseController(w).Flush()
+				for range 20 { // quiet, and alive
+					time.Sleep(15 * time.Second)
+					logFrames(w, api.LogFrame{Kind: api.LogStill})
+					_ = http.NewResponseController(w).Flush()
+				}
+				<-r.Context().Done()
+				return
 			}
-			fmt.Fprint(w, "second attempt\n")
+			logFrames(w, logText(1, 3, "two"), logEnd)
 		}
 		r, err := newClient(t, node).Logs(t.Context(), "t1", client.LogQuery{Stream: client.Stdout, Follow: true})
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer r.Close()
-		if got, err := io.ReadAll(r); err != nil || string(got) != "first attempt\nsecond attempt\n" {
-			t.Errorf("read %q, error %v", got, err)
+		got, err := io.ReadAll(r)
+		if took := time.Since(began); err != nil || string(got) != "onetwo" || took < 6*time.Minute || took > 7*time.Minute {
+			t.Errorf("read %q, error %v, after %s", got, err, took)
 		}
 	})
 }
 
-func TestLogsWaitForATaskThatHasNotStarted(t *testing.T) {
+func TestLogsOfANodeThatStaysAwayEnd(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		node := &logNode{status: labmesh.Pending}
-		start := time.Now()
-		node.logs = func(w http.ResponseWriter, _ *http.Request, _ int) {
-			if time.Since(start) < 2*time.Minute {
-				refuse(w, 404, "no output yet")
-				return
+		node := &logNode{status: labmesh.Running, attempts: 1}
+		node.logs = func(w http.ResponseWriter, _ *http.Request, n int) {
+			if n == 1 {
+				logFrames(w, logText(1, 0, "one"))
+				panic(http.ErrAbortHandler)
 			}
-			fmt.Fprint(w, "at last")
+			refuse(w, 503, "no")
 		}
-		c := newClient(t, node)
-		r, err := c.Logs(t.Context(), "t1", client.LogQuery{Stream: client.Stdout, Follow: true})
+		r, err := newClient(t, node).Logs(t.Context(), "t1", client.LogQuery{Stream: client.Stdout, Follow: true})
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer r.Close()
-		if got, err := io.ReadAll(r); err != nil || string(got) != "at last" {
+		if got, err := io.ReadAll(r); string(got) != "one" || labmesh.ReasonOf(err) != labmesh.Unavailable {
 			t.Errorf("read %q, error %v", got, err)
 		}
-		node.status, start = labmesh.Failed, time.Now()
-		if _, err := c.Logs(t.Context(), "t1", client.LogQuery{Stream: client.Stdout, Follow: true}); labmesh.ReasonOf(err) != labmesh.NotFound {
-			t.Errorf("output of a task that never had any: %v", err)
+		node.logs = func(w http.ResponseWriter, _ *http.Request, _ int) { refuse(w, 404, "no such task") }
+		if _, err := newClient(t, node).Logs(t.Context(), "t1", client.LogQuery{Stream: client.Stdout, Follow: true}); labmesh.ReasonOf(err) != labmesh.NotFound {
+			t.Errorf("output of a task that is not there: %v", err)
 		}
 	})
 }

@@ -2,10 +2,8 @@ package exec
 
 import (
 	"context"
-	"io"
 	"os"
 	"strconv"
-	"strings"
 
 	"labmesh"
 	"labmesh/exec/output"
@@ -13,7 +11,7 @@ import (
 
 // Logs reads what an attempt printed or prints. Attempt 0 means the newest that
 // is on this disk. An attempt unknown here, or swept, is refused as NotFound.
-func (w *Worker) Logs(ctx context.Context, task labmesh.TaskID, attempt int, q output.Query) (io.ReadCloser, error) {
+func (w *Worker) Logs(ctx context.Context, task labmesh.TaskID, attempt int, q output.Query) (*output.Reader, error) {
 	if attempt == 0 {
 		attempt = w.newest(task)
 	}
@@ -23,7 +21,9 @@ func (w *Worker) Logs(ctx context.Context, task labmesh.TaskID, attempt int, q o
 	}
 	dir := attemptDir(w.cfg.Dir, k)
 	if w.journal.wasQuiet(k) {
-		return io.NopCloser(strings.NewReader("")), nil
+		o := output.New(dir)
+		o.Close()
+		return o.Open(ctx, q), nil
 	}
 	if _, err := os.Stat(dir); attempt < 1 || err != nil {
 		return nil, labmesh.Refuse(labmesh.NotFound, "the output of attempt %d of %s is not on this machine: it did not run here, or was swept", attempt, task)
@@ -33,6 +33,12 @@ func (w *Worker) Logs(ctx context.Context, task labmesh.TaskID, attempt int, q o
 		return nil, err
 	}
 	return o.Open(ctx, q), nil
+}
+
+// Runs reports whether an attempt runs here, or has ended here so lately that
+// its end is still to be reported: its output is whole when it ends.
+func (w *Worker) Runs(task labmesh.TaskID, attempt int) bool {
+	return w.outputOf(key{task, attempt}) != nil
 }
 
 func (w *Worker) outputOf(k key) *output.Output {

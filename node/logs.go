@@ -3,189 +3,192 @@ package node
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net"
+	"time"
 
 	"labmesh"
+	"labmesh/api"
 	"labmesh/exec/output"
-	"labmesh/node/httpapi"
 )
 
-// logsRequest asks the node of a worker for the output of an attempt.
+// Limits of output between nodes.
+const (
+	logsAtOnce  = 1024                  // outputs read from one node at the same time
+	logsPause   = 10 * time.Millisecond // before more of an output that comes in small pieces
+	logsAnswer  = 3 * time.Second       // for a node to say that it has an output
+	logsDelayed = 30 * time.Second      // for whoever reads to take one piece
+)
+
+// logsRequest asks a node for one stream of the output of an attempt.
 type logsRequest struct {
 	Task    labmesh.TaskID `json:"task_id"`
 	Attempt int            `json:"attempt"`
-	Stream  output.Stream  `json:"stream,omitempty"`
+	Stream  output.Stream  `json:"stream"`
+	Offset  int64          `json:"offset,omitempty"`
 	Follow  bool           `json:"follow,omitempty"`
+	Copy    bool           `json:"copy,omitempty"` // the copy kept for another node, and not what ran here
+	Look    bool           `json:"look,omitempty"` // only the reply, no output
 }
 
-// logsReply goes before the output.
+// logsReply goes before the output, which comes in frames.
 type logsReply struct {
 	Refused *labmesh.Error `json:"refused,omitempty"`
+	Whole   bool           `json:"whole,omitempty"` // when it ends that is all there ever will be
+	Size    int64          `json:"size,omitempty"`  // of a copy: how far it goes
 }
 
-// serveLogs gives members the output of what ran here.
+// serveLogs gives members the output of what ran here, and of what is copied here.
 func (n *Node) serveLogs(ctx context.Context) error {
-	return serveStreams(ctx, n.host.Streams(logsProtocol), func(ctx context.Context, c net.Conn, req logsRequest) error {
-		r, err := n.localLogs(ctx, req)
+	return serveStreamsUpTo(ctx, n.host.Streams(logsProtocol), logsAtOnce, func(ctx context.Context, c net.Conn, req logsRequest) error {
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		r, reply, err := n.localLogs(ctx, req)
 		if err != nil {
 			return answerHead(c, logsReply{Refused: refusal(err)})
 		}
 		defer r.Close()
-		if err := answerHead(c, logsReply{}); err != nil {
+		if err := answerHead(c, reply); err != nil || req.Look {
 			return err
 		}
-		_, err = io.Copy(c, r)
+		_ = c.SetReadDeadline(time.Time{})
+		gone := make(chan struct{})
+		go func() { // whoever asked says nothing more; it may hang up
+			defer close(gone)
+			_, _ = c.Read(make([]byte, 1))
+			cancel()
+		}()
+		err = sendPieces(ctx, r, req, func(f api.LogFrame) error {
+			_ = c.SetWriteDeadline(time.Now().Add(logsDelayed))
+			_, err := c.Write(f.AppendTo(nil))
+			return err
+		})
+		c.Close()
+		<-gone
 		return err
 	})
 }
 
-func (n *Node) localLogs(ctx context.Context, req logsRequest) (io.ReadCloser, error) {
+// localLogs opens an output that is on this node.
+func (n *Node) localLogs(ctx context.Context, req logsRequest) (*output.Reader, logsReply, error) {
+	if req.Copy {
+		o, c, err := n.copies.keeper.Find(req.Task, req.Attempt)
+		if err != nil {
+			return nil, logsReply{}, err
+		}
+		return o.Open(ctx, output.Query{Stream: req.Stream, Offset: req.Offset}), logsReply{Whole: c.Ended, Size: o.Size(req.Stream)}, nil
+	}
 	l := n.labour.Load()
 	if l == nil {
-		return nil, labmesh.Refuse(labmesh.NotFound, "this node takes no work")
+		return nil, logsReply{}, labmesh.Refuse(labmesh.NotFound, "this node takes no work")
 	}
-	return l.worker.Logs(ctx, req.Task, req.Attempt, output.Query{Stream: req.Stream, Follow: req.Follow})
+	runs := l.worker.Runs(req.Task, req.Attempt)
+	r, err := l.worker.Logs(ctx, req.Task, req.Attempt, output.Query{Stream: req.Stream, Offset: req.Offset, Follow: req.Follow})
+	return r, logsReply{Whole: runs && req.Follow}, err
 }
 
-// openLogs reads the output of an attempt from the node that has it.
-func (n *Node) openLogs(ctx context.Context, at labmesh.NodeID, req logsRequest) (io.ReadCloser, error) {
-	if at == n.host.ID() {
-		return n.localLogs(ctx, req)
-	}
-	body, reply, err := ask[logsReply](ctx, n.host.Streams(logsProtocol), at, req)
-	if err != nil {
-		n.cfg.Logger.DebugContext(ctx, "output not fetched", "from", at, "err", err)
-		return nil, labmesh.Refuse(labmesh.Unavailable, "it is on node %s, which cannot be reached now", at)
-	}
-	if reply.Refused != nil {
-		return nil, errors.Join(reply.Refused, body.Close())
-	}
-	return body, nil
-}
-
-// Logs is the output of an attempt. When it is followed it begins as soon as
-// there is an attempt, and goes on with the next attempt when one is lost.
-func (s *service) Logs(ctx context.Context, r httpapi.LogRequest) (io.ReadCloser, error) {
-	if _, err := s.Task(ctx, r.Task); err != nil {
-		return nil, err
-	}
-	if !r.Follow {
-		number, worker, _, err := s.attempt(ctx, r.Task, r.Attempt)
-		if err != nil {
-			return nil, err
+// sendPieces sends what r reads, in frames, and then that it was all.
+func sendPieces(ctx context.Context, r *output.Reader, req logsRequest, send func(api.LogFrame) error) error {
+	buf := make([]byte, api.LogFrameBytesMax)
+	at := api.LogPosition{Attempt: req.Attempt, Offset: req.Offset}
+	for {
+		p, err := r.Next(buf)
+		at.Offset = p.Offset
+		switch {
+		case errors.Is(err, io.EOF):
+			return send(api.LogFrame{Kind: api.LogEnd, At: at})
+		case err != nil:
+			return err
+		case p.Gap > 0:
+			err = send(api.LogFrame{Kind: api.LogGap, At: at, Missing: p.Gap})
+		default:
+			err = send(api.LogFrame{Kind: api.LogData, At: at, Data: p.Data})
 		}
-		if number == 0 {
-			return io.NopCloser(eof{}), nil // it has not been started: it has said nothing
-		}
-		return s.n.openLogs(ctx, worker, logsRequest{Task: r.Task, Attempt: number, Stream: output.Stream(r.Stream)})
-	}
-	ctx, cancel := context.WithCancel(ctx)
-	reader, writer := io.Pipe()
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		writer.CloseWithError(s.followLogs(ctx, r, writer))
-	}()
-	return &followed{PipeReader: reader, cancel: cancel, done: done}, nil
-}
-
-type eof struct{}
-
-func (eof) Read([]byte) (int, error) { return 0, io.EOF }
-
-// followed is output that is being followed; Close ends that and waits for it.
-type followed struct {
-	*io.PipeReader
-	cancel context.CancelFunc
-	done   chan struct{}
-}
-
-// Close stops following.
-func (f *followed) Close() error {
-	f.cancel()
-	err := f.PipeReader.Close()
-	<-f.done
-	return err
-}
-
-// followLogs copies the output of each attempt in turn until the task has ended.
-func (s *service) followLogs(ctx context.Context, r httpapi.LogRequest, w io.Writer) error {
-	for shown := 0; ctx.Err() == nil; {
-		changed := s.n.replica.Changed()
-		number, worker, over, err := s.attempt(ctx, r.Task, r.Attempt)
 		if err != nil {
 			return err
 		}
-		if number > shown {
-			if shown > 0 {
-				fmt.Fprintf(w, "\n[attempt %d has ended; attempt %d begins]\n", shown, number)
+		if req.Follow && len(p.Data) < len(buf)/2 { // many small pieces cost more than a few
+			select {
+			case <-time.After(logsPause):
+			case <-ctx.Done():
+				return ctx.Err()
 			}
-			shown = number
-			if err := s.copyLogs(ctx, worker, logsRequest{r.Task, number, output.Stream(r.Stream), true}, w); err != nil {
-				return err
-			}
-			if r.Attempt > 0 {
-				return nil
-			}
-			continue
-		}
-		if over {
-			return nil
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
 		}
 	}
-	return ctx.Err()
 }
 
-func (s *service) copyLogs(ctx context.Context, at labmesh.NodeID, req logsRequest, w io.Writer) error {
-	body, err := s.n.openLogs(ctx, at, req)
+// errCut says that an output broke off before its end.
+var errCut = errors.New("the output broke off")
+
+// errEnough stops an output that is not wanted any further.
+var errEnough = errors.New("enough")
+
+// readLogs reads an output that a node has. It returns nil at its end; an error
+// of the kind [labmesh.Error] when the node does not have it or cannot be
+// reached, errCut when it broke off, and what send said otherwise.
+func (n *Node) readLogs(ctx context.Context, at labmesh.NodeID, req logsRequest, send func(api.LogFrame) error) (logsReply, error) {
+	if at == n.host.ID() {
+		r, reply, err := n.localLogs(ctx, req)
+		if err != nil {
+			return reply, err
+		}
+		defer r.Close()
+		return reply, sendPieces(ctx, r, req, send)
+	}
+	body, reply, err := n.openLogs(ctx, at, req)
 	if err != nil {
-		fmt.Fprintf(w, "\n[the output of attempt %d cannot be read: %v]\n", req.Attempt, err)
-		return nil
+		return reply, err
 	}
 	defer body.Close()
-	if _, err := io.Copy(w, body); err != nil && ctx.Err() == nil {
-		fmt.Fprintf(w, "\n[the output of attempt %d breaks off here: its node cannot be reached]\n", req.Attempt)
+	for frames := api.NewLogFrames(body); ; {
+		f, err := frames.Next()
+		switch {
+		case err != nil && ctx.Err() != nil:
+			return reply, ctx.Err()
+		case err != nil:
+			return reply, errCut
+		case f.Kind == api.LogEnd:
+			return reply, nil
+		}
+		if err := send(f); err != nil {
+			return reply, err
+		}
 	}
-	return ctx.Err()
 }
 
-// attempt is the wanted attempt of a task, or its newest for 0: its number (0
-// while there is none), the node of its worker, and whether the task has ended.
-func (s *service) attempt(ctx context.Context, id labmesh.TaskID, want int) (number int, node labmesh.NodeID, over bool, err error) {
-	t, err := s.Task(ctx, id)
+// openLogs asks another node for an output, for a bounded time.
+func (n *Node) openLogs(ctx context.Context, at labmesh.NodeID, req logsRequest) (io.ReadCloser, logsReply, error) {
+	asking, cancel := context.WithCancel(ctx)
+	timer := time.AfterFunc(logsAnswer, cancel)
+	body, reply, err := ask[logsReply](asking, n.host.Streams(logsProtocol), at, req)
+	if err == nil && !timer.Stop() {
+		_ = body.Close()
+		err = context.DeadlineExceeded
+	}
 	if err != nil {
-		return 0, "", false, err
-	}
-	number, worker := t.Attempt, t.Worker
-	if t.Phase == labmesh.Assigned && want == 0 {
-		// Its worker may not have heard of it yet. What there is to read is the attempt before.
-		number--
-		for _, a := range t.History {
-			worker = a.Worker
+		cancel()
+		if ctx.Err() != nil {
+			return nil, reply, ctx.Err()
 		}
+		n.cfg.Logger.DebugContext(ctx, "output not fetched", "from", at, "err", err)
+		return nil, reply, labmesh.Refuse(labmesh.Unavailable, "it is on node %s, which cannot be reached now", at)
 	}
-	if want > 0 {
-		number, worker = 0, ""
-		if want == t.Attempt {
-			number, worker = want, t.Worker
-		}
-		for _, a := range t.History {
-			if a.Number == want {
-				number, worker = want, a.Worker
-			}
-		}
-		if number == 0 {
-			return 0, "", false, labmesh.Refuse(labmesh.NotFound, "task %s has no attempt %d", id, want)
-		}
+	if reply.Refused != nil {
+		_ = body.Close() // all was said
+		cancel()
+		return nil, reply, reply.Refused
 	}
-	if w, ok := s.n.replica.View().Worker(worker); ok {
-		node = w.Node
-	}
-	return number, node, t.Phase.Final(), nil
+	return cancelling{body, cancel}, reply, nil
+}
+
+// cancelling is a body whose context is ended with it.
+type cancelling struct {
+	io.ReadCloser
+	cancel context.CancelFunc
+}
+
+// Close hangs up.
+func (c cancelling) Close() error {
+	defer c.cancel()
+	return c.ReadCloser.Close()
 }

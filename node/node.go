@@ -22,7 +22,7 @@ import (
 const (
 	raftProtocol    = "/labmesh/raft/1"
 	forwardProtocol = "/labmesh/forward/1"
-	logsProtocol    = "/labmesh/logs/1"
+	logsProtocol    = "/labmesh/logs/2"
 	mirrorProtocol  = "/labmesh/mirror/1"
 	ledgerProtocol  = "/labmesh/ledger/1"
 )

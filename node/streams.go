@@ -57,6 +57,12 @@ func (b *body) Close() error {
 
 // serveStreams answers members that [ask], until ctx ends.
 func serveStreams[Request any](ctx context.Context, s *mesh.Streams, serve func(context.Context, net.Conn, Request) error) error {
+	return serveStreamsUpTo(ctx, s, servedAtOnce, serve)
+}
+
+// serveStreamsUpTo is serveStreams with a bound of its own on how many are
+// served at the same time, for what lasts.
+func serveStreamsUpTo[Request any](ctx context.Context, s *mesh.Streams, most int, serve func(context.Context, net.Conn, Request) error) error {
 	listener, err := s.Listen()
 	if err != nil {
 		return err
@@ -64,7 +70,7 @@ func serveStreams[Request any](ctx context.Context, s *mesh.Streams, serve func(
 	defer context.AfterFunc(ctx, func() { _ = listener.Close() })()
 	var served sync.WaitGroup
 	defer served.Wait()
-	room := make(chan struct{}, servedAtOnce)
+	room := make(chan struct{}, most)
 	for {
 		conn, err := listener.Accept()
 		if err != nil {

@@ -169,7 +169,9 @@ func (n *fakeNode) log(w http.ResponseWriter, r *http.Request) {
 		answer(w, 404, api.Error{Message: "no output"})
 		return
 	}
-	fmt.Fprint(w, text)
+	w.Header().Set("Content-Type", api.LogFramesType)
+	wire := api.LogFrame{Kind: api.LogData, At: api.LogPosition{Attempt: 1}, Data: []byte(text)}.AppendTo(nil)
+	_, _ = w.Write(api.LogFrame{Kind: api.LogEnd}.AppendTo(wire))
 }
 
 func (n *fakeNode) stream(w http.ResponseWriter, r *http.Request) {

@@ -198,6 +198,7 @@ func (a *app) followOutput(work context.Context, c *client.Client, id labmesh.Ta
 	hints, noHints := context.WithCancel(ctx)
 	var g sync.WaitGroup
 	errs := make([]error, 2)
+	said := &notes{to: a.err}
 	for i, s := range []struct {
 		name string
 		to   io.Writer
@@ -206,7 +207,8 @@ func (a *app) followOutput(work context.Context, c *client.Client, id labmesh.Ta
 			s.to = a.err
 		}
 		g.Go(func() {
-			errs[i] = copyStream(ctx, c, id, client.LogQuery{Stream: s.name, Follow: true}, s.to)
+			q := client.LogQuery{Stream: s.name, Follow: true, After: api.LogPosition{Attempt: 1}} // whatever was before we came too
+			errs[i] = copyStream(ctx, c, id, q, nil, s.to, said)
 		})
 	}
 	var hint sync.WaitGroup

@@ -9,6 +9,8 @@ import (
 	"math"
 	"os"
 	"unicode/utf8"
+
+	"labmesh"
 )
 
 // A ring file begins with a header of three numbers: how many bytes were printed
@@ -262,9 +264,7 @@ func (s *stream) excerpt() Excerpt {
 }
 
 // Marker stands for n bytes that were printed and are not kept.
-func Marker(n int64) string {
-	return fmt.Sprintf("\n[labmesh: %d bytes left out here]\n", n)
-}
+func Marker(n int64) string { return labmesh.LeftOut(n) }
 
 func valid(b []byte) string {
 	if utf8.Valid(b) {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -15,6 +16,7 @@ import (
 	"time"
 
 	"labmesh"
+	"labmesh/api"
 )
 
 // Keys that the fake knows, by their role.
@@ -150,14 +152,41 @@ func (f *fake) Why(ctx context.Context, id labmesh.TaskID) (Why, error) {
 	return Why{Task: id, Status: labmesh.Pending, Summary: "No worker fits.", Workers: []WhyWorker{{Worker: "w1"}}}, nil
 }
 
-func (f *fake) Logs(ctx context.Context, r LogRequest) (io.ReadCloser, error) {
+func (f *fake) Logs(ctx context.Context, r LogRequest, send func(api.LogFrame) error) error {
 	if _, err := f.Task(ctx, r.Task); err != nil {
-		return nil, err
+		return err
 	}
+	out := io.NopCloser(strings.NewReader(r.Stream + fmt.Sprint(r.Attempt)))
 	if f.output != nil {
-		return f.output(ctx, r)
+		var err error
+		if out, err = f.output(ctx, r); err != nil {
+			return err
+		}
 	}
-	return io.NopCloser(strings.NewReader(r.Stream + fmt.Sprint(r.Attempt))), nil
+	closeOut := sync.OnceValue(out.Close)
+	defer closeOut() //nolint:errcheck // it was only read
+	defer context.AfterFunc(ctx, func() { _ = closeOut() })()
+	at := api.LogPosition{Attempt: max(r.Attempt, 1)}
+	if err := send(api.LogFrame{Kind: api.LogStill, At: at}); err != nil {
+		return err
+	}
+	buf := make([]byte, 1000)
+	for {
+		n, err := out.Read(buf)
+		if n > 0 {
+			frame := api.LogFrame{Kind: api.LogData, At: at, Data: buf[:n]}
+			if err := send(frame); err != nil {
+				return err
+			}
+			at = frame.After()
+		}
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
 }
 
 func (f *fake) Status(context.Context) Status {

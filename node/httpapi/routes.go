@@ -93,10 +93,12 @@ func (a *API) taskRoutes() []route {
 		{method: "GET", path: "/api/tasks/{id}/why", role: labmesh.RoleNode, serve: a.why,
 			summary: "Why a task is where it is, above all why it waits", out: api.Why{}, errors: []int{404, 503}},
 		{method: "GET", path: "/api/tasks/{id}/logs", role: labmesh.RoleNode, serve: a.logs, stream: true,
-			summary: "The output of an attempt", media: "text/plain", errors: []int{400, 404, 429, 503}, params: []param{
+			summary: "One stream of a task's output, from whichever node has it", media: "text/plain", errors: []int{400, 404, 429, 503}, params: []param{
 				{"stream", "query", "which output; stdout by default", "", []string{"stdout", "stderr"}},
-				{"attempt", "query", "number of the attempt; the newest by default", 0, nil},
-				{"follow", "query", "go on until the task ends", false, nil}}},
+				{"attempt", "query", "number of the attempt, and no other; by default the newest and, when following, those that come", 0, nil},
+				{"follow", "query", "go on until the task ends, also when it has not started yet", false, nil},
+				{"after", "query", "go on from <attempt>-<bytes>: this attempt, so many bytes into it, and those after it", "", nil},
+				{"frames", "query", "reply in frames, which say which bytes they hold, as " + api.LogFramesType, false, nil}}},
 	}
 }
 

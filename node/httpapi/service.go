@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"labmesh"
+	"labmesh/api"
 )
 
 // Service is what the API needs of the node behind it. Errors carry a
@@ -41,9 +42,10 @@ type Tasks interface {
 	ListTasks(ctx context.Context, f TaskFilter) (tasks []labmesh.Task, next uint64, err error)
 	// Why explains why a task is where it is, above all why it waits.
 	Why(ctx context.Context, id labmesh.TaskID) (Why, error)
-	// Logs is the output of an attempt, from whichever node has it. With
-	// Follow it ends when the task does.
-	Logs(ctx context.Context, r LogRequest) (io.ReadCloser, error)
+	// Logs sends one stream of a task's output, from whichever node has it. With
+	// Follow it first sends a frame that only says so, and ends when the task
+	// does. The data of a frame are good until send returns.
+	Logs(ctx context.Context, r LogRequest, send func(api.LogFrame) error) error
 }
 
 // TaskFilter selects tasks; its zero value selects all.
@@ -58,9 +60,10 @@ type TaskFilter struct {
 // LogRequest asks for the output of a task.
 type LogRequest struct {
 	Task    labmesh.TaskID
-	Attempt int    // 0 for the newest
+	Attempt int    // this one and no other; 0 for the newest and, with Follow, those that come
 	Stream  string // stdout or stderr
 	Follow  bool
+	After   api.LogPosition // go on from here, with this attempt and those after it; zero for where it begins
 }
 
 // Why says in plain words why a task is where it is.

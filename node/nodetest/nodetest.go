@@ -103,6 +103,9 @@ func (m *Mesh) Run(t *testing.T, i int) {
 	}
 }
 
+// Dir is the data dir of node i.
+func (m *Mesh) Dir(i int) string { return m.Nodes[i].dir }
+
 // Halt stops node i in order, as SIGTERM does. Run starts it again with the same
 // data.
 func (m *Mesh) Halt(t *testing.T, i int) {
