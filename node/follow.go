@@ -248,7 +248,7 @@ func (f *follower) fromCopies(ctx context.Context, holes bool) (found, whole boo
 			Task: f.req.Task, Attempt: f.at.Attempt, Stream: output.Stream(f.req.Stream), Offset: f.at.Offset, Copy: true,
 		}, func(g api.LogFrame) error {
 			if !holes && (g.Kind == api.LogGap || g.At.Offset > f.at.Offset) {
-				return errEnough
+				return errHole
 			}
 			return f.deliver(g)
 		})

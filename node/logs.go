@@ -120,8 +120,8 @@ func sendPieces(ctx context.Context, r *output.Reader, req logsRequest, send fun
 // errCut says that an output broke off before its end.
 var errCut = errors.New("the output broke off")
 
-// errEnough stops an output that is not wanted any further.
-var errEnough = errors.New("enough")
+// errHole stops an output that is not wanted past a hole.
+var errHole = errors.New("a hole in the output")
 
 // readLogs reads an output that a node has. It returns nil at its end; an error
 // of the kind [labmesh.Error] when the node does not have it or cannot be
