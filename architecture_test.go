@@ -20,6 +20,7 @@ var doors = map[string][]string{
 	"labmesh/scheduler":       {"labmesh", "labmesh/state"},
 	"labmesh/security":        {"labmesh"},
 	"labmesh/suite":           {"labmesh"},
+	"labmesh/suite/run":       {"labmesh", "labmesh/api", "labmesh/suite"},
 	"labmesh/consensus":       {"labmesh", "labmesh/state"},
 	"labmesh/mesh":            {"labmesh"},
 	"labmesh/mesh/meshtest":   {"labmesh", "labmesh/mesh"},

@@ -69,16 +69,57 @@ func validateBenchmark(raw json.RawMessage) *labmesh.Error {
 
 func validateTest(raw json.RawMessage) *labmesh.Error {
 	var c struct {
-		File string   `json:"test_file"`
-		Args []string `json:"test_args"`
+		File      string          `json:"test_file"`
+		Args      []string        `json:"test_args"`
+		Framework json.RawMessage `json:"framework"`
 	}
 	if e := readConfig(raw, &c); e != nil {
 		return e
+	}
+	if c.Framework != nil && c.File == "" {
+		return validateChunk(raw)
 	}
 	if e := validateArg("config.test_file", c.File); e != nil {
 		return e
 	}
 	return validateArgs("config.test_args", c.Args)
+}
+
+// Frameworks lists what can run the chunks of a suite.
+func Frameworks() []string { return []string{"pytest", "unittest", "go", "command"} }
+
+// validateChunk is for a test task that is a chunk of a suite: it collects its
+// tests or runs some of them.
+func validateChunk(raw json.RawMessage) *labmesh.Error {
+	var c struct {
+		Framework string   `json:"framework"`
+		Collect   bool     `json:"collect"`
+		Paths     []string `json:"paths"`
+		Cases     []string `json:"cases"`
+		Args      []string `json:"args"`
+		Command   []string `json:"command"`
+		Files     []string `json:"files"`
+		Timeout   float64  `json:"case_timeout_seconds"`
+	}
+	if e := readConfig(raw, &c); e != nil {
+		return e
+	}
+	switch {
+	case !slices.Contains(Frameworks(), c.Framework):
+		return refuse("config.framework", "%.40q is not one of %s", c.Framework, strings.Join(Frameworks(), ", "))
+	case c.Framework == "command" && len(c.Command) == 0:
+		return missing("config.command")
+	case c.Framework != "command" && !c.Collect && len(c.Cases) == 0:
+		return missing("config.cases")
+	case !within(c.Timeout, TimeoutSecsMax):
+		return refuse("config.case_timeout_seconds", "%g is not in 0 to %d", c.Timeout, TimeoutSecsMax)
+	}
+	for field, list := range map[string][]string{"paths": c.Paths, "cases": c.Cases, "args": c.Args, "command": c.Command, "files": c.Files} {
+		if e := validateArgs("config."+field, list); e != nil {
+			return e
+		}
+	}
+	return nil
 }
 
 func validateCustom(raw json.RawMessage) *labmesh.Error {

@@ -32,6 +32,14 @@ func (c *Client) Events(ctx context.Context, after string, each func(api.Event) 
 	return s.run(ctx)
 }
 
+// Feed is Events from now on, for whoever must know what was missed: opened is
+// called with each connection, before its first event, and says whether events
+// may have been missed before it.
+func (c *Client) Feed(ctx context.Context, opened func(gap bool), each func(api.Event) error) error {
+	s := eventStream{c: c, each: each, opened: opened}
+	return s.run(ctx)
+}
+
 // eventStream follows the events of a node over as many connections as it takes.
 type eventStream struct {
 	c    *Client

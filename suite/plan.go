@@ -31,24 +31,29 @@ const (
 
 	chunkSecondsMax = 300
 	chunkCasesMax   = 2000
-	chunkBytesMax   = 256 << 10 // of the ids of its cases
+	chunkBytesMax   = 40 << 10 // of the ids of its cases: they may take six times that in a config
 
 	// Where most times are unknown, each slot first gets samples of the files.
 	sampleUnknown = 0.3 // part of the cases without a history
 	samplePart    = 8   // one in so many is tried first, at most
+	samplesLeast  = 3   // for each slot: fewer are not worth a start
 )
 
 // group is the cases that are kept together.
 type group struct {
 	waiting []*item // the longest first, when sorted
 	sorted  bool
-	seconds float64
+	seconds float64 // of all of them
+	sure    float64 // of those with a history
 }
 
 func (g *group) sort() {
-	g.seconds = 0
+	g.seconds, g.sure = 0, 0
 	for _, it := range g.waiting {
 		g.seconds += it.guess
+		if it.sure {
+			g.sure += it.guess
+		}
 	}
 	slices.SortStableFunc(g.waiting, func(a, b *item) int { return cmp.Compare(b.guess, a.guess) })
 	g.sorted = true
@@ -127,11 +132,7 @@ func (q *Queue) recall(now time.Time) (orders []Order) {
 // wall is how long a chunk that is out will take from now, in seconds. One that is overdue is
 // thought to take as long again as it is overdue.
 func (c *chunk) wall(w *worker, now time.Time) float64 {
-	rest := 0.0
-	for _, seconds := range c.left {
-		rest += seconds
-	}
-	rest /= w.speed()
+	rest := max(c.rest, 0) / w.speed()
 	if c.started.IsZero() {
 		return rest + w.overhead
 	}
@@ -192,12 +193,7 @@ func (q *Queue) plan(now time.Time) *plan {
 	}
 	all, sure := 0.0, 0.0
 	for i := range q.groups {
-		for _, it := range q.groups[i].waiting {
-			all += it.guess
-			if it.sure {
-				sure += it.guess
-			}
-		}
+		all, sure = all+q.groups[i].seconds, sure+q.groups[i].sure
 	}
 	p.sure = 1
 	if all > 0 {
@@ -231,6 +227,7 @@ func newChunk(w *worker, items []*item, try int) *chunk {
 	for _, it := range items {
 		c.Cases = append(c.Cases, it.Case)
 		c.left[it] = it.guess
+		c.rest += it.guess
 		c.Seconds += it.guess / w.speed()
 	}
 	return c
@@ -247,9 +244,11 @@ func (q *Queue) hand(c *chunk, now time.Time) {
 	gone := func(it *item) bool { return it.at == out }
 	q.retries = slices.DeleteFunc(q.retries, gone)
 	q.samples = slices.DeleteFunc(q.samples, gone)
-	for i := range q.groups {
-		g := &q.groups[i]
-		if slices.ContainsFunc(g.waiting, gone) {
+	changed := -1
+	for _, it := range c.items { // in the order of their groups
+		if it.group != changed {
+			changed = it.group
+			g := &q.groups[changed]
 			g.waiting = slices.DeleteFunc(g.waiting, gone)
 			g.sort()
 		}
@@ -432,7 +431,7 @@ func (q *Queue) sample() {
 
 // sampled is a slot's share of the samples.
 func (p *plan) sampled(s slot) []*item {
-	if len(p.q.samples) < len(p.slots) { // too few to learn from
+	if len(p.q.samples) < samplesLeast*len(p.slots) { // too few to learn from
 		p.q.samples = nil
 		return p.regular(s)
 	}

@@ -40,11 +40,12 @@ type item struct {
 	at      place
 	chunk   ChunkID
 	group   int
-	strikes int     // chunks that broke off when it was next
-	losses  int     // chunks that the mesh could not run
-	guess   float64 // predicted seconds at speed 1
-	sure    bool    // the guess comes from its own history
-	gauge   bool    // the guess is good enough to tell a worker's speed by
+	strikes int                // chunks that broke off when it was next
+	struck  []labmesh.WorkerID // where
+	losses  int                // chunks that the mesh could not run
+	guess   float64            // predicted seconds at speed 1
+	sure    bool               // the guess comes from its own history
+	gauge   bool               // the guess is good enough to tell a worker's speed by
 }
 
 // tries is how often it ran.
@@ -55,6 +56,7 @@ type chunk struct {
 	Chunk
 	items    []*item
 	left     map[*item]float64 // those without a record, with what was predicted
+	rest     float64           // of it together
 	seen     int               // records
 	handed   time.Time
 	started  time.Time // zero before
@@ -195,6 +197,7 @@ func (q *Queue) record(c *chunk, src Source, tc labmesh.TestCase) {
 		return // it belongs to another chunk, or had its verdict in this one
 	}
 	delete(c.left, it)
+	c.rest -= predicted
 	if mine && it.Case.Seconds <= 0 && tc.Verdict != labmesh.TestSkipped {
 		q.times.learn(it, tc.Seconds*q.speedOf(src.Worker))
 		q.stale = true
@@ -292,11 +295,14 @@ func (q *Queue) back(it *item, c *chunk, src Source, end End, first bool) {
 	own := end.Cause != labmesh.CauseCancelled && !infra && end.Started && (first || c.seen == 0 && end.Cause != labmesh.CauseWorkerLost)
 	if own {
 		it.strikes++
+		if !slices.Contains(it.struck, c.Worker) {
+			it.struck = append(it.struck, c.Worker)
+		}
 	}
 	if infra {
 		it.losses++
 	}
-	if it.strikes >= strikesMax || it.losses > labmesh.InfraRetriesMax || own && end.Cause == labmesh.CauseConfig {
+	if q.hopeless(it) || it.losses > labmesh.InfraRetriesMax || own && end.Cause == labmesh.CauseConfig {
 		verdict, message := labmesh.TestError, "it could not be run: "+end.Error
 		if end.Cause == labmesh.CauseWorkerLost || end.Cause == labmesh.CauseOOM || end.Cause == labmesh.CauseSignal {
 			verdict, message = labmesh.TestCrashed, fmt.Sprintf("whatever ran it came to an end, %d times: %s", it.strikes, end.Error)
@@ -320,13 +326,26 @@ func (q *Queue) back(it *item, c *chunk, src Source, end End, first bool) {
 	q.stale = true
 }
 
+// hopeless reports whether enough chunks broke off at a case, on as many workers
+// as there are: one worker that can run nothing proves nothing.
+func (q *Queue) hopeless(it *item) bool {
+	return it.strikes >= strikesMax && len(it.struck) >= min(strikesMax, len(q.workers)) || it.strikes >= strikesMax*strikesMax
+}
+
 // wholeEnded settles a file that was run as one: its cases have their verdicts.
 // One that yielded none is a case itself.
 func (q *Queue) wholeEnded(it *item, c *chunk, src Source, end End) {
 	bad, cases := false, 0
+	files := map[string]bool{}
+	for _, one := range c.items {
+		files[one.Case.File] = true
+	}
 	for _, other := range q.items {
 		last := other.Last()
-		if last.Task == src.Task && last.Attempt == src.Attempt && last.Task != "" && (len(c.items) == 1 || other.Case.File == it.Case.File) {
+		if last.Task != src.Task || last.Attempt != src.Attempt || last.Task == "" {
+			continue
+		}
+		if f := other.Case.File; f == it.Case.File || !files[f] { // what names no file of the chunk may be of any
 			bad = bad || other.Verdict.Bad()
 			cases++
 		}

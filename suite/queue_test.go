@@ -189,3 +189,19 @@ func TestAllFinishTogether(t *testing.T) {
 		}
 	})
 }
+
+// BenchmarkNext is a whole suite of 20,000 cases: what deciding takes, for each case.
+func BenchmarkNext(b *testing.B) {
+	for range b.N {
+		list, truths := issueSuite(500, 20_000, 3000)
+		for i := range list {
+			list[i].Seconds = truths[list[i].ID].seconds
+		}
+		m := &model{q: suite.New(list, suite.Options{}), cases: truths, workers: machines(0.4, 1, 1, 1, 1, 0.7, 0.7, 0.5, 0.5), latency: 0.03}
+		if err := m.run(); err != nil {
+			b.Fatal(err)
+		}
+		b.ReportMetric(b.Elapsed().Seconds()*1e6/float64(b.N)/20_000, "µs/case")
+		b.ReportMetric(m.now/m.ideal(), "/ideal")
+	}
+}

@@ -158,7 +158,7 @@ func TestAWorkerThatOnlyFailsIsSetAside(t *testing.T) {
 			q.Started(o.Start.ID, now)
 			if o.Start.Worker == "bad" {
 				bad++
-				q.Ended(o.Start.ID, src, suite.End{Started: true, Cause: labmesh.CauseDependency, Error: "no pytest"}, now)
+				q.Ended(o.Start.ID, src, suite.End{Started: true, Cause: labmesh.CauseProgram, Error: "no pytest"}, now)
 				continue
 			}
 			for i, c := range o.Start.Cases {
