@@ -36,7 +36,7 @@ var doors = map[string][]string{
 	"labmesh/exec/output":     {"labmesh"},
 	"labmesh/exec/junit":      {"labmesh"},
 	"labmesh/exec/keeper":     {"labmesh/exec/output"},
-	"labmesh/exec/process":    {"labmesh", "labmesh/exec/keeper", "labmesh/exec/output"},
+	"labmesh/exec/process":    {"labmesh", "labmesh/exec/cgroup", "labmesh/exec/keeper", "labmesh/exec/output"},
 	"labmesh/exec/probe":      {"labmesh"},
 	"labmesh/exec/runner":     {"labmesh", "labmesh/exec", "labmesh/exec/output", "labmesh/exec/process", "labmesh/exec/suite"},
 	"labmesh/exec/sandbox":    {"labmesh"},

@@ -108,7 +108,7 @@ func TestTheNodeKeepsAReserve(t *testing.T) {
 			t.Errorf("of %d MiB tasks get %d, want %d", total>>20, got>>20, want>>20)
 		}
 	}
-	if tasks, agent := weights(4); tasks >= agent || tasks != 200 {
+	if tasks, agent := weights(4); tasks >= agent || tasks != 400 {
 		t.Errorf("tasks weigh %d, the node %d", tasks, agent)
 	}
 	if tasks, agent := weights(1000); tasks >= agent || agent > weightMax {

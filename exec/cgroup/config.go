@@ -12,7 +12,7 @@ type Config struct {
 	// it. All leaves together get it less a tenth, which stays with the node (256
 	// MiB to 2 GiB). 0 means no such bound.
 	MemoryBytes int64
-	// CPUs is how many processors there are. On each the leaves together weigh half
+	// CPUs is how many processors there are. On each the leaves together weigh
 	// as much as one thread of the node. 0 means that all weigh the same.
 	CPUs int
 
@@ -21,11 +21,15 @@ type Config struct {
 }
 
 // Entry is how a program comes into a leaf: whoever starts it does so with
-// CLONE_INTO_CGROUP, and from a thread that has gone into the cgroups of v1 and
-// goes back afterwards. It is plain data, so that it can be handed to another
-// process, whose threads must be in the same cgroups as those of this one.
+// CLONE_INTO_CGROUP, from a thread that stands in the cgroups of v1. It is plain
+// data, so that it can be handed to another process.
 type Entry struct {
-	Dir   string   `json:"dir,omitempty"`   // of v2, for CLONE_INTO_CGROUP; "" without v2
-	Tasks []string `json:"tasks,omitempty"` // of v1: files to which a thread writes 0 to come in
-	Home  []string `json:"home,omitempty"`  // and those to which it writes to come back
+	Dir string // of v2, for CLONE_INTO_CGROUP; "" without v2
+	// Base are files of v1 cgroups, the same for all leaves of a pool, to which the
+	// thread that starts programs writes "0" once: it stays in them. It must not be
+	// the first thread of its process, whose cgroup the memory of the process is of.
+	Base []string
+	// Tasks are those to which it writes before it starts this program, and Back
+	// those to which it writes afterwards.
+	Tasks, Back []string
 }

@@ -35,7 +35,7 @@ type Leaf struct {
 	killed atomic.Bool
 
 	peak, oom, cpu *os.File // nil where they are not known
-	oomBefore      int64    // what they showed when the leaf was last given back
+	oomBefore      int64    // what they showed when the leaf was taken
 	cpuBefore      int64
 	dirty          bool // peak cannot be reset: it is of all who were in it
 }
@@ -48,21 +48,23 @@ type place struct {
 }
 
 // leaf makes a leaf.
-func (p *Pool) leaf(name string, lim Limits) (l *Leaf, err error) {
-	l = &Leaf{pool: p, name: name, limits: lim}
-	defer func() {
-		if err != nil {
-			err = errors.Join(fmt.Errorf("make a cgroup: %w", err), l.remove())
-			l = nil
-		}
-	}()
-	needs := lim.needs()
+func (p *Pool) leaf(name string, lim Limits) (*Leaf, error) {
+	l := &Leaf{pool: p, name: name, limits: lim}
+	if err := l.make(); err != nil {
+		return nil, errors.Join(fmt.Errorf("make a cgroup: %w", err), l.remove())
+	}
+	return l, nil
+}
+
+// make makes the cgroups of l.
+func (l *Leaf) make() error {
+	p, needs := l.pool, l.limits.needs()
 	for _, t := range p.trees {
 		at := place{t, t.dir, false}
-		if p.always(t) || slices.ContainsFunc(t.holds, func(c string) bool { return slices.Contains(needs, c) }) {
-			at.dir, at.own = filepath.Join(t.dir, name), true
+		if t == p.trees[0] || slices.ContainsFunc(t.holds, func(c string) bool { return slices.Contains(needs, c) }) {
+			at.dir, at.own = filepath.Join(t.dir, l.name), true
 			if err := p.cfg.mkdir(at.dir); err != nil {
-				return nil, err
+				return err
 			}
 		}
 		l.places = append(l.places, at)
@@ -70,14 +72,14 @@ func (p *Pool) leaf(name string, lim Limits) (l *Leaf, err error) {
 			if !slices.Contains(needs, c) {
 				continue
 			}
-			for _, s := range settings(t.v2, c, lim) {
+			for _, s := range settings(t.v2, c, l.limits) {
 				if err := write(at.dir, s); err != nil {
-					return nil, err
+					return err
 				}
 			}
 		}
 	}
-	return l, l.open()
+	return l.open()
 }
 
 // open opens the files by which the leaf is looked at.
@@ -116,6 +118,25 @@ func (l *Leaf) open() (err error) {
 	return nil
 }
 
+// begin notes what a leaf shows before a program is in it.
+func (l *Leaf) begin() {
+	l.oomBefore = l.ooms()
+	l.cpuBefore = l.cpuNanos()
+}
+
+// ooms is how often something was killed because memory ran out. Where a leaf
+// without limits has no count of its own it is that of all leaves together, which
+// is no worse for who knows besides that the program was killed.
+func (l *Leaf) ooms() int64 {
+	switch {
+	case l.oom != nil:
+		return field(read(l.oom), "oom_kill")
+	case l.pool.oom != nil:
+		return field(read(l.pool.oom), "oom_kill")
+	}
+	return 0
+}
+
 // maybe opens a file that not every kernel has.
 func maybe(dir, name string, flag int) *os.File {
 	f, err := os.OpenFile(filepath.Join(dir, name), flag, 0)
@@ -142,19 +163,37 @@ func (l *Leaf) Dir() *os.File {
 // Entry is how a program comes in.
 func (l *Leaf) Entry() (e Entry) {
 	for _, at := range l.places {
-		if at.tree.v2 {
+		first := at.tree == l.pool.trees[0]
+		all := filepath.Join(at.tree.dir, tasksFile)
+		switch {
+		case at.tree.v2:
 			e.Dir = at.dir
 			continue
+		case first: // whoever stood in that of all leaves would be taken for one of them
+			all = filepath.Join(at.tree.home, tasksFile)
+		default:
+			e.Base = append(e.Base, all)
 		}
-		e.Tasks = append(e.Tasks, filepath.Join(at.dir, tasksFile))
-		e.Home = append(e.Home, filepath.Join(at.tree.home, tasksFile))
+		if at.own {
+			e.Tasks = append(e.Tasks, filepath.Join(at.dir, tasksFile))
+			e.Back = append(e.Back, all)
+		}
 	}
 	return e
 }
 
-// Start runs fork so that the program that it starts is in the leaf.
+// Start runs fork, which starts a program with the attributes it is given, so
+// that the program starts in the leaf.
 func (l *Leaf) Start(fork func(*syscall.SysProcAttr) error) error {
-	return l.Entry().Start(l.Dir(), fork)
+	attr := &syscall.SysProcAttr{}
+	if dir := l.Dir(); dir != nil {
+		attr.UseCgroupFD, attr.CgroupFD = true, int(dir.Fd())
+	}
+	e := l.Entry()
+	if len(e.Base) == 0 && len(e.Tasks) == 0 {
+		return fork(attr)
+	}
+	return l.pool.starts.start(l.pool.homes(), e, func() error { return fork(attr) })
 }
 
 // Empty reports whether nobody runs in l or below it.
@@ -203,7 +242,7 @@ func (l *Leaf) Emptied() bool {
 // OOM reports whether memory ran out and something in l was killed for it, since
 // it was taken: by its limit, by that of all leaves, or because the machine had
 // no more.
-func (l *Leaf) OOM() bool { return l.oom != nil && field(read(l.oom), "oom_kill") > l.oomBefore }
+func (l *Leaf) OOM() bool { return l.ooms() > l.oomBefore }
 
 // Usage is what ran in l used since it was taken.
 func (l *Leaf) Usage() (u Usage) {
@@ -232,7 +271,7 @@ func (l *Leaf) Give() error {
 	if !l.Emptied() {
 		return errors.Join(ErrEscaped, l.remove())
 	}
-	if l.killed.Load() || l.nested() {
+	if l.killed.Load() || l.nested() || l.oom != nil && l.OOM() { // who finds it later could not tell whose it was
 		return l.remove()
 	}
 	l.again()
@@ -244,10 +283,6 @@ func (l *Leaf) Give() error {
 
 // again readies an empty leaf for the next program.
 func (l *Leaf) again() {
-	if l.oom != nil {
-		l.oomBefore = field(read(l.oom), "oom_kill")
-	}
-	l.cpuBefore = l.cpuNanos()
 	if l.peak != nil && !l.dirty {
 		_, err := l.peak.WriteAt([]byte("0"), 0) // v2 resets it for this opened file, since Linux 6.12
 		l.dirty = err != nil

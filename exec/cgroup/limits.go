@@ -128,9 +128,9 @@ const (
 	reserveMin      = 256 << 20
 	reserveMax      = 2 << 30
 
-	// On each processor all tasks together weigh half as much as one thread of the node.
-	taskWeight  = 50
-	agentWeight = 100
+	// On each processor all tasks together weigh as much as one thread of the node.
+	taskWeight  = 100
+	agentWeight = 200
 	weightMax   = 10_000
 	shares      = 1024 // of v1, for a weight of 100
 )

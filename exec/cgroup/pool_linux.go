@@ -34,6 +34,8 @@ type Pool struct {
 	trees  []*tree
 	absent map[string]string // by controller, why it cannot be had
 	lock   *os.File          // tells other nodes that this pool lives
+	oom    *os.File          // of all leaves together, says how many were killed when memory ran out
+	starts spawner
 
 	mu     sync.Mutex
 	made   int
@@ -49,11 +51,6 @@ type tree struct {
 	home  string   // directory of the cgroup of this process
 	dir   string   // holds the leaves
 	holds []string // the controllers that it holds limits by
-}
-
-// always reports whether each leaf has a cgroup of its own in t even without limits.
-func (p *Pool) always(t *tree) bool {
-	return t == p.trees[0] || slices.Contains(t.holds, Memory) // it knows who ran out of memory
 }
 
 // Open makes the pool of cfg.Dir, or finds that of an earlier life and ends what
@@ -172,7 +169,7 @@ func (p *Pool) make(t *tree, own string) error {
 // ready takes the pool into possession, sweeps it, and sets what its leaves may
 // have together.
 func (p *Pool) ready() (err error) {
-	if p.lock, err = lockPool(p.trees[0].dir); err != nil {
+	if err := p.possess(); err != nil {
 		return fmt.Errorf("take the cgroup %s: %w", p.trees[0].dir, err)
 	}
 	if err := p.sweep(); err != nil {
@@ -180,6 +177,9 @@ func (p *Pool) ready() (err error) {
 	}
 	p.sweepOthers()
 	p.reserve()
+	if t := p.treeOf(Memory); t != nil && t != p.trees[0] {
+		p.oom = maybe(t.dir, "memory.oom_control", os.O_RDONLY)
+	}
 	l, err := p.Take(Limits{})
 	if err != nil {
 		return err
@@ -215,7 +215,7 @@ func (p *Pool) reserve() {
 					_ = write(t.home, setting{file: "cpu.weight", value: strconv.Itoa(agent)})
 				}
 			} else {
-				set = append(set, setting{file: "cpu.shares", value: strconv.Itoa(tasks * shares / agentWeight)})
+				set = append(set, setting{file: "cpu.shares", value: strconv.Itoa(tasks * shares / 100)})
 			}
 		}
 		for _, s := range set {
@@ -276,10 +276,15 @@ func (p *Pool) Take(lim Limits) (*Leaf, error) {
 		l := free[len(free)-1]
 		p.free[lim] = free[:len(free)-1]
 		p.idle--
+		l.begin()
 		return l, nil
 	}
 	p.made++
-	return p.leaf(p.life+"-"+strconv.Itoa(p.made), lim)
+	l, err := p.leaf(p.life+"-"+strconv.Itoa(p.made), lim)
+	if err == nil {
+		l.begin()
+	}
+	return l, err
 }
 
 // give takes a leaf back in which nobody is.
@@ -308,11 +313,14 @@ func (p *Pool) Close() (err error) {
 		}
 	}
 	p.free = nil
+	p.starts.close()
 	for _, t := range p.trees {
 		_ = os.Remove(t.dir) // not while a leaf is in use, which may outlive this process
 	}
-	if p.lock != nil {
-		err = errors.Join(err, p.lock.Close())
+	for _, f := range []*os.File{p.lock, p.oom} {
+		if f != nil {
+			err = errors.Join(err, f.Close())
+		}
 	}
 	return err
 }

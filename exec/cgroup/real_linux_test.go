@@ -113,6 +113,7 @@ func gone(t *testing.T, p *Pool) {
 		t.Fatal(err)
 	}
 	p.lock = nil
+	p.starts.close()
 }
 
 func until(t *testing.T, what string, ok func() bool) {
@@ -179,7 +180,7 @@ func TestWhoTakesTooMuchMemoryIsKilledAndItIsSeen(t *testing.T) {
 	each(t, func(t *testing.T, kind string) {
 		p := open(t, kind)
 		lim := Limits{Memory: 24 << 20}
-		for range 2 { // the second in the leaf of the first
+		for range 2 {
 			l := take(t, p, lim)
 			state := start(t, l, `x=$(head -c 60000000 /dev/zero | tr '\0' x); exit 0`)()
 			ws, _ := state.Sys().(syscall.WaitStatus)
@@ -306,6 +307,30 @@ func TestThePoolsOfDeadNodesGo(t *testing.T) {
 	})
 }
 
+func TestPoolsAreOpenedSideBySide(t *testing.T) {
+	each(t, func(t *testing.T, kind string) {
+		open(t, kind)
+		var all sync.WaitGroup
+		for i := range 4 {
+			cfg := Config{Dir: fmt.Sprint(t.TempDir(), i)}
+			only(t, &cfg, kind)
+			all.Go(func() {
+				for range 10 {
+					p, err := Open(cfg)
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					if err := p.Close(); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+		all.Wait()
+	})
+}
+
 // TestV2Delegation uses a tree of plain files in place of one of the kernel,
 // which here has its controllers in v1.
 func TestV2Delegation(t *testing.T) {
@@ -339,7 +364,7 @@ func TestV2Delegation(t *testing.T) {
 	if e := l.Entry(); e.Dir != filepath.Join(pool, "a-1") || len(e.Tasks) > 0 {
 		t.Errorf("one comes in by %+v", e)
 	}
-	for file, want := range map[string]string{pool + "/memory.max": fmt.Sprint(8<<30 - 8<<30/10), pool + "/cpu.weight": "100", pool + "/cgroup.subtree_control": "+cpu",
+	for file, want := range map[string]string{pool + "/memory.max": fmt.Sprint(8<<30 - 8<<30/10), pool + "/cpu.weight": "200", pool + "/cgroup.subtree_control": "+cpu",
 		pool + "/a-1/memory.max": "1073741824", pool + "/a-1/pids.max": "10\n", pool + "/a-1/cpu.max": "50000 100000", pool + "/a-1/memory.oom.group": "1\n"} {
 		got, err := os.ReadFile(file)
 		if err != nil || !strings.HasPrefix(string(got), strings.TrimSpace(want)) {

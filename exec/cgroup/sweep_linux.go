@@ -40,8 +40,18 @@ func (p *Pool) Adopt(name string, lim Limits) (*Leaf, error) {
 	if err := l.open(); err != nil {
 		return nil, fmt.Errorf("adopt the cgroup %s: %w", name, err)
 	}
-	l.dirty = l.peak == nil // so far nobody else was in it, or its peak was reset for the one who is
-	l.killed.Store(true)    // of what it has seen little is known: it is not used again
+	// What others before used is not known any more. Only v1 sets a peak back for all.
+	if mem := p.treeOf(Memory); l.peak != nil && mem != nil {
+		l.dirty = mem.v2
+	}
+	if l.cpu != nil {
+		l.cpu.Close()
+		l.cpu = nil
+	}
+	if l.oom == nil {
+		l.oomBefore = l.ooms()
+	}
+	l.killed.Store(true) // it is not used again
 	return l, nil
 }
 
@@ -84,7 +94,7 @@ func (p *Pool) sweepOthers() {
 			continue
 		}
 		if unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil && len(procs(dir)) == 0 {
-			for _, t := range p.trees {
+			for _, t := range slices.Backward(p.trees) { // the one with the lock last: who waits for it makes all anew
 				_ = removeTree(filepath.Join(filepath.Dir(t.dir), name))
 			}
 		}
@@ -92,17 +102,45 @@ func (p *Pool) sweepOthers() {
 	}
 }
 
-// lockPool opens a pool's cgroup and locks it, so that other nodes leave it alone.
-func lockPool(dir string) (*os.File, error) {
-	f, err := os.Open(dir)
-	if err != nil {
-		return nil, err
-	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_SH); err != nil {
+// possess locks the pool's cgroup, so that other nodes leave it alone. One of
+// them may have removed it just before.
+func (p *Pool) possess() error {
+	const tries = 10
+	for range tries {
+		for _, t := range p.trees {
+			if err := p.cfg.mkdir(t.dir); errors.Is(err, fs.ErrExist) {
+				continue
+			} else if err != nil {
+				return err
+			}
+			for _, c := range t.holds {
+				if !t.v2 {
+					continue
+				}
+				if err := write(t.dir, setting{file: subtree, value: "+" + c}); err != nil {
+					return err
+				}
+			}
+		}
+		f, err := os.Open(p.trees[0].dir)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		} else if err != nil {
+			return err
+		}
+		if err := unix.Flock(int(f.Fd()), unix.LOCK_SH); err != nil {
+			f.Close()
+			return err
+		}
+		mine, err := f.Stat()
+		now, err2 := os.Stat(p.trees[0].dir)
+		if err == nil && err2 == nil && os.SameFile(mine, now) {
+			p.lock = f
+			return nil
+		}
 		f.Close()
-		return nil, err
 	}
-	return f, nil
+	return errors.New("other nodes remove it again and again")
 }
 
 // emptied kills whoever is below dir and waits until nobody is.

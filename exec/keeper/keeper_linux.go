@@ -37,6 +37,7 @@ type keeper struct {
 	null     int
 	own      int64 // peak of its own memory, KiB
 
+	base    []string   // where the thread that starts programs stands: see [Spawn]
 	forking sync.Mutex // held from a fork until its child is known
 
 	mu       sync.Mutex
@@ -63,8 +64,36 @@ type program struct {
 // Main is the whole of the keeper's process: it serves the agents of dir until
 // there is none for as long as window and then ends everything it runs. The
 // agent starts it; see [Open].
-func Main(dir string, window time.Duration) error {
-	runtime.LockOSThread() // programs are forked by this thread and die with it
+func Main(dir string, window time.Duration) (err error) {
+	over := make(chan struct{})
+	go apart(func() { // programs are forked by this thread and die with it
+		defer close(over)
+		err = run(dir, window)
+	})
+	<-over
+	return err
+}
+
+// apart runs f on a thread that ends with it, and that is not the first of the
+// process: the process's memory counts for the cgroup of that one, and f's is the
+// one of the programs.
+func apart(f func()) {
+	runtime.LockOSThread()
+	if unix.Gettid() != unix.Getpid() {
+		f()
+		return
+	}
+	over := make(chan struct{})
+	go func() {
+		defer close(over)
+		apart(f)
+	}()
+	<-over // meanwhile this one is not to be had
+	runtime.UnlockOSThread()
+}
+
+// run is Main on the thread that starts programs.
+func run(dir string, window time.Duration) error {
 	debug.SetGCPercent(gcPercent)
 	debug.SetTraceback("all")
 	signal.Notify(make(chan os.Signal, 1), unix.SIGINT, unix.SIGHUP) // nobody listens; to ignore them would have the programs ignore them

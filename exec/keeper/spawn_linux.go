@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"syscall"
 	"time"
 
@@ -40,7 +41,7 @@ func (k *keeper) spawn(s *Spawn, files []int) *Exit {
 		attr.Sys.UseCgroupFD, attr.Sys.CgroupFD = true, files[spawnFiles]
 	}
 	k.forking.Lock()
-	pid, err := fork(s, attr)
+	pid, err := k.fork(s, attr)
 	if err == nil {
 		k.mu.Lock()
 		p.pid = pid
@@ -65,7 +66,15 @@ func (k *keeper) spawn(s *Spawn, files []int) *Exit {
 }
 
 // fork starts the program with what only the thread that starts it can give.
-func fork(s *Spawn, attr *syscall.ProcAttr) (pid int, err error) {
+func (k *keeper) fork(s *Spawn, attr *syscall.ProcAttr) (pid int, err error) {
+	if !slices.Equal(s.V1Base, k.base) {
+		for _, tasks := range s.V1Base {
+			if err := writeZero(tasks); err != nil {
+				return 0, err
+			}
+		}
+		k.base = s.V1Base
+	}
 	if s.Umask >= 0 {
 		old := unix.Umask(s.Umask)
 		defer unix.Umask(old)

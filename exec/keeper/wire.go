@@ -10,7 +10,7 @@ import (
 
 // version is of the protocol. An agent that meets a keeper of another version
 // has it end.
-const version = 1
+const version = 2
 
 // The files of a keeper in its directory begin with one of these.
 const (
@@ -69,6 +69,7 @@ type Spawn struct {
 	Nice    int      // for its process group
 	Umask   int      // -1 leaves the keeper's
 	Rlimits []Rlimit // set as soon as it has started
+	V1Base  []string // files of version 1 cgroups, to which the starting thread writes "0" once: it stays there
 	V1Tasks []string // files of version 1 cgroups, to which the starting thread writes "0" before the start
 	V1Back  []string // the same of where it writes it afterwards
 
@@ -197,6 +198,7 @@ func (e *encoder) spawn(s *Spawn) {
 		e.uint(l.Soft)
 		e.uint(l.Max)
 	}
+	e.texts(s.V1Base)
 	e.texts(s.V1Tasks)
 	e.texts(s.V1Back)
 	e.bool(s.Cgroup)
@@ -369,6 +371,7 @@ func (d *decoder) spawn(s *Spawn) {
 	for range d.count(3) {
 		s.Rlimits = append(s.Rlimits, Rlimit{int(d.int()), d.uint(), d.uint()})
 	}
+	s.V1Base = d.texts()
 	s.V1Tasks = d.texts()
 	s.V1Back = d.texts()
 	s.Cgroup = d.bool()

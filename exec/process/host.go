@@ -9,10 +9,13 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"labmesh/exec/cgroup"
 )
 
 // TokenVar is the environment variable that marks every process of an attempt.
@@ -23,7 +26,6 @@ const (
 	DefaultGrace = 5 * time.Second // between SIGTERM and SIGKILL
 
 	pipeDelay    = 250 * time.Millisecond // for output that is still under way when the tree is dead
-	killWait     = 2 * time.Second        // for a killed tree to be gone
 	strayDelay   = 100 * time.Millisecond // before strays are looked for, so that one look serves many
 	readBytesMax = 32 << 10               // of output, in one read
 )
@@ -35,6 +37,9 @@ type Config struct {
 	Nice      int  // added to the priority number of what is run, so that the node stays responsive
 	NoCgroups bool // do without cgroups even where they can be had
 	Logger    *slog.Logger
+	// Memory is what the machine has, in bytes. Where cgroups hold memory, all that
+	// is run leaves a tenth of it to the node. 0 means no such bound.
+	Memory int64
 
 	// Keeper starts the process that runs programs so that they outlive this one;
 	// the directory and the window are added to it as arguments, and it must call
@@ -50,8 +55,9 @@ type Host struct {
 	prefix  string // of the tokens of this life
 	boot    string // of the machine
 	count   atomic.Uint64
-	cgroups *cgroups // nil where there are none
-	kept    *kept    // nil where programs are children of this process
+	cgroups *cgroup.Pool // nil where there are none
+	absent  error        // why there are none
+	kept    *kept        // nil where programs are children of this process
 	records records
 	buffers sync.Pool
 	strays  strays
@@ -85,33 +91,73 @@ func Open(ctx context.Context, cfg Config) (*Host, error) {
 	}
 	records, groups := h.kept.living()
 	h.records.made = highest(dir)
-	if n, err := sweep(ctx, dir, records, groups); err != nil {
+	if n, err := sweep(ctx, dir, records); err != nil {
 		return nil, fmt.Errorf("end what an earlier life left running: %w", err)
 	} else if n > 0 {
 		cfg.Logger.InfoContext(ctx, "ended what an earlier life left running", "attempts", n)
 	}
-	if !cfg.NoCgroups {
-		if h.cgroups, err = openCgroups(dir); err != nil {
-			cfg.Logger.InfoContext(ctx, "no cgroups, will find stray processes by their environment", "err", err)
-		}
+	if err := h.openCgroups(groups); err != nil {
+		return nil, err
+	}
+	if h.cgroups == nil {
+		cfg.Logger.InfoContext(ctx, "no cgroups, will find stray processes by their environment", "err", h.absent)
 	}
 	return h, nil
 }
 
-// Cgroups reports whether programs run in cgroups of their own.
-func (h *Host) Cgroups() bool { return h.cgroups != nil }
+// openCgroups opens the pool of cgroups, and with it ends what is in those of an
+// earlier life but for those in keep.
+func (h *Host) openCgroups(keep []string) (err error) {
+	h.cgroups, err = cgroup.Open(cgroup.Config{Dir: h.cfg.Dir, Keep: keep, MemoryBytes: h.cfg.Memory, CPUs: runtime.NumCPU()})
+	switch {
+	case errors.Is(err, cgroup.ErrEscaped):
+		return fmt.Errorf("end what an earlier life left running: %w", err)
+	case err != nil:
+		h.absent = err
+	case h.cfg.NoCgroups: // they were opened for the sweep
+		err = h.cgroups.Close()
+		h.cgroups, h.absent = nil, errors.New("this node does without cgroups")
+	}
+	if h.absent != nil {
+		return nil
+	}
+	return err
+}
+
+// Cgroups is why programs do not run in cgroups of their own, or nil where they do.
+func (h *Host) Cgroups() error { return h.absent }
+
+// Holds says what limits programs can be held to here (see [cgroup.Controllers]),
+// and of the others why not.
+func (h *Host) Holds() (have []string, absent map[string]string) {
+	if h.cgroups == nil {
+		absent = make(map[string]string)
+		for _, c := range cgroup.Controllers() {
+			absent[c] = h.absent.Error()
+		}
+		return nil, absent
+	}
+	return h.cgroups.Holds(), h.cgroups.Absent()
+}
+
+// Version says which cgroups programs run in, for people; "" where in none.
+func (h *Host) Version() string {
+	if h.cgroups == nil {
+		return ""
+	}
+	return h.cgroups.Version()
+}
 
 // Close ends strays that are still looked for and gives back the cgroups. It is
 // safe twice. No Run may be under way.
 func (h *Host) Close() error {
 	h.strays.flush()
-	detached := h.kept.detached()
 	err := h.kept.close()
 	h.records.close()
-	if h.cgroups == nil || detached { // its cgroups are in use
+	if h.cgroups == nil {
 		return err
 	}
-	return errors.Join(err, h.cgroups.close())
+	return errors.Join(err, h.cgroups.Close()) // but for those in use by what goes on
 }
 
 func (h *Host) token() string { return h.prefix + strconv.FormatUint(h.count.Add(1), 36) }
@@ -160,6 +206,3 @@ func (s *strays) flush() {
 	}
 	s.busy.Wait()
 }
-
-// errEscaped says that a tree could not be ended.
-var errEscaped = errors.New("processes of the attempt are still there after SIGKILL")

@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"labmesh/exec/cgroup"
 	"labmesh/exec/keeper"
 	"labmesh/exec/output"
 )
@@ -169,7 +170,7 @@ func (p *program) startKept(c *Command) (err error) {
 		}
 		defer files.Stdin.Close()
 	}
-	if err = p.place(); err != nil {
+	if err = p.place(c.Limits); err != nil {
 		return &StartError{c.Path, err}
 	}
 	s := keeper.Spawn{
@@ -181,7 +182,9 @@ func (p *program) startKept(c *Command) (err error) {
 	}
 	m := meta{token: p.token, record: p.record.name()}
 	if p.leaf != nil {
-		files.Cgroup, m.group = p.leaf.fd, p.leaf.name()
+		in := p.leaf.Entry()
+		files.Cgroup, m.group = p.leaf.Dir(), p.leaf.Name()
+		s.V1Base, s.V1Tasks, s.V1Back = in.Base, in.Tasks, in.Back
 	}
 	s.Meta = m.String()
 	files.ReadStdout, files.ReadStderr = int(rawFD(p.pipes[0])), int(rawFD(p.pipes[1]))
@@ -209,7 +212,7 @@ func (p *program) resume(c *Command, old keeper.Program) error {
 	p.token, p.record = m.token, p.h.records.adopt(m.record)
 	var err error
 	if m.group != "" && p.h.cgroups != nil {
-		if p.leaf, err = p.h.cgroups.adopt(m.group); err != nil {
+		if p.leaf, err = p.h.cgroups.Adopt(m.group, c.Limits); err != nil {
 			p.leaf = nil // what is in it is found by its token
 		}
 	}
@@ -264,6 +267,7 @@ func (p *program) finishKept(ctx context.Context, c *Command) (Exit, error) {
 		<-stopped
 	}
 	p.drain(readers)
+	e := p.seen(c.Limits)
 	if err := p.tidy(); err != nil {
 		p.h.cfg.Logger.WarnContext(ctx, "attempt not ended whole", "program", c.Path, "err", err)
 	}
@@ -275,7 +279,8 @@ func (p *program) finishKept(ctx context.Context, c *Command) (Exit, error) {
 	}
 	p.h.kept.client.Drained(p.kept.id)
 	ws := syscall.WaitStatus(x.Status)
-	e := Exit{Code: ws.ExitStatus(), Stopped: p.stopped || x.Asked, User: x.User, System: x.System, MaxRSS: x.MaxRSS * rssUnit}
+	e.Code, e.Stopped = ws.ExitStatus(), p.stopped || x.Asked
+	e.User, e.System, e.MaxRSS = x.User, x.System, x.MaxRSS*rssUnit
 	if ws.Signaled() {
 		e.Signal = ws.Signal()
 	}
@@ -302,7 +307,7 @@ func (p *program) endedKept(x keeper.Exit) {
 // killAll kills what can be found of the program without the keeper.
 func (p *program) killAll() {
 	if p.leaf != nil {
-		p.leaf.kill()
+		p.leaf.Kill()
 	}
 	killTokens(map[string]bool{p.token: true})
 }
@@ -345,7 +350,7 @@ func (h *Host) Drop(attempt string) {
 		m := metaOf(old.Meta)
 		p := &program{h: h, token: m.token, record: h.records.adopt(m.record)}
 		if m.group != "" && h.cgroups != nil {
-			if leaf, err := h.cgroups.adopt(m.group); err == nil {
+			if leaf, err := h.cgroups.Adopt(m.group, cgroup.Limits{}); err == nil {
 				p.leaf = leaf
 			}
 		}
@@ -387,15 +392,6 @@ func (k *kept) close() error {
 		return nil
 	}
 	return k.client.Close()
-}
-
-func (k *kept) detached() bool {
-	if k == nil {
-		return false
-	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return k.left
 }
 
 // replayMark says, in a directory of output that is being taken over, where in

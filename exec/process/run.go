@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"labmesh/exec/cgroup"
 	"labmesh/exec/keeper"
 	"labmesh/exec/output"
 )
@@ -25,6 +26,7 @@ type Command struct {
 	Stdin  string         // a file to read from; "" means nothing to read
 	Output *output.Output // takes what it prints
 	Grace  time.Duration  // between SIGTERM and SIGKILL; 0 means the host's
+	Limits cgroup.Limits  // those that the host cannot hold it to are named in [Exit].NotHeld
 
 	// Attempt and Ordinal name the program for the host's next life: a Run with
 	// the same two takes it up, running or ended, in place of starting it again.
@@ -56,6 +58,10 @@ type Exit struct {
 	User    time.Duration  // CPU time of the program and those children it waited for
 	System  time.Duration
 	MaxRSS  int64 // bytes, of the largest of them; 0 where it is not known
+
+	OOM        bool     // memory ran out and something of the program's tree was killed for it; false where that is not known
+	PeakMemory int64    // bytes, of the whole tree at once; 0 where it is not known
+	NotHeld    []string // the limits it was not held to
 }
 
 // StartError says that a program could not be started.
@@ -92,13 +98,24 @@ func (h *Host) Run(ctx context.Context, c Command) (Exit, error) {
 		<-stopped
 	}
 	p.drain(readers)
+	exit := p.seen(c.Limits)
 	if err := p.tidy(); err != nil {
 		h.cfg.Logger.WarnContext(ctx, "attempt not ended whole", "program", c.Path, "err", err)
 	}
 	if err != nil {
 		return Exit{}, fmt.Errorf("wait for %s: %w", c.Path, err)
 	}
-	return p.exit(state), nil
+	return p.exit(exit, state), nil
+}
+
+// seen is what the program's cgroup says of it.
+func (p *program) seen(asked cgroup.Limits) (e Exit) {
+	held, _ := p.h.Holds()
+	_, e.NotHeld = asked.Without(held)
+	if p.leaf != nil {
+		e.OOM, e.PeakMemory = p.leaf.OOM(), p.leaf.Usage().PeakMemory
+	}
+	return e
 }
 
 // program is one run of a program.
@@ -106,8 +123,8 @@ type program struct {
 	h      *Host
 	token  string
 	grace  time.Duration
-	proc   *os.Process // nil under a keeper
-	leaf   *leaf       // nil without a cgroup
+	proc   *os.Process  // nil under a keeper
+	leaf   *cgroup.Leaf // nil without a cgroup
 	record *record
 	pipes  [2]*os.File // the ends we read
 	left   atomic.Int32
@@ -185,14 +202,15 @@ func (p *program) open(c Command) (files []*os.File, err error) {
 		p.pipes[i] = r
 		files = append(files, w)
 	}
-	return files, p.place()
+	return files, p.place(c.Limits)
 }
 
 // place makes the program's cgroup, and the record by which a later life finds it.
-func (p *program) place() (err error) {
+func (p *program) place(lim cgroup.Limits) (err error) {
 	if p.h.cgroups != nil {
-		if p.leaf, err = p.h.cgroups.take(); err != nil {
-			return fmt.Errorf("make a cgroup: %w", err)
+		lim, _ = lim.Without(p.h.cgroups.Holds())
+		if p.leaf, err = p.h.cgroups.Take(lim); err != nil {
+			return err
 		}
 	}
 	p.record, err = p.h.records.take(p.head())
@@ -202,13 +220,17 @@ func (p *program) place() (err error) {
 // head is the first line of the program's record.
 func (p *program) head() recordHead { return recordHead{Token: p.token, Boot: p.h.boot} }
 
-func (p *program) spawn(c Command, files []*os.File) (*os.Process, error) {
-	attr := &os.ProcAttr{Dir: c.Dir, Env: append(c.Env[:len(c.Env):len(c.Env)], TokenVar+"="+p.token), Files: files,
-		Sys: &syscall.SysProcAttr{Setpgid: true}}
-	if p.leaf != nil {
-		p.leaf.enter(attr.Sys)
+func (p *program) spawn(c Command, files []*os.File) (proc *os.Process, err error) {
+	start := func(sys *syscall.SysProcAttr) error {
+		sys.Setpgid = true
+		proc, err = os.StartProcess(c.Path, c.Args, &os.ProcAttr{Dir: c.Dir, Env: append(c.Env[:len(c.Env):len(c.Env)], TokenVar+"="+p.token), Files: files, Sys: sys})
+		return err
 	}
-	proc, err := os.StartProcess(c.Path, c.Args, attr)
+	if p.leaf != nil {
+		err = p.leaf.Start(start)
+	} else {
+		err = start(&syscall.SysProcAttr{})
+	}
 	var e *os.PathError
 	if errors.As(err, &e) {
 		return nil, e.Err // without the words "fork/exec"
@@ -275,7 +297,7 @@ func (p *program) killTree() {
 	}
 	p.mu.Unlock()
 	if p.leaf != nil {
-		p.leaf.kill()
+		p.leaf.Kill()
 		return
 	}
 	killTokens(map[string]bool{p.token: true})
@@ -303,8 +325,8 @@ func (p *program) ended() {
 // drain waits for the last of the output. Whoever still holds a pipe open does
 // not hold the attempt.
 func (p *program) drain(readers *sync.WaitGroup) {
-	if p.leaf != nil && !p.leaf.empty() {
-		p.leaf.kill()
+	if p.leaf != nil && !p.leaf.Empty() {
+		p.leaf.Kill()
 	}
 	timer := time.NewTimer(pipeDelay)
 	defer timer.Stop()
@@ -332,7 +354,7 @@ func (p *program) hush() {
 // tidy gives back what the program ran with.
 func (p *program) tidy() (err error) {
 	if p.leaf != nil {
-		err = p.h.cgroups.give(p.leaf)
+		err = p.leaf.Give()
 	}
 	p.h.records.give(p.record)
 	return err
@@ -349,10 +371,11 @@ func ownMaxRSS() int64 {
 	return int64(own.Maxrss) //nolint:unconvert // the types differ by system
 }
 
-func (p *program) exit(state *os.ProcessState) Exit {
+// exit adds to e how the program ended.
+func (p *program) exit(e Exit, state *os.ProcessState) Exit {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	e := Exit{Code: state.ExitCode(), Stopped: p.stopped, User: state.UserTime(), System: state.SystemTime()}
+	e.Code, e.Stopped, e.User, e.System = state.ExitCode(), p.stopped, state.UserTime(), state.SystemTime()
 	if ws, ok := state.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
 		e.Signal = ws.Signal()
 	}

@@ -4,12 +4,10 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
-	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -118,9 +116,8 @@ func alive(pid int) bool {
 	return len(rest) > 0 && rest[0] != 'Z' && rest[0] != 'X'
 }
 
-// sweep ends what the records in dir and the cgroups of dir say is running, but
-// for those named. It returns how many records there were of this boot.
-func sweep(ctx context.Context, dir string, records, groups []string) (n int, err error) {
+// sweep ends what the records in dir say is running, but for those named. It returns how many records there were of this boot.
+func sweep(ctx context.Context, dir string, records []string) (n int, err error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return 0, err
@@ -146,41 +143,10 @@ func sweep(ctx context.Context, dir string, records, groups []string) (n int, er
 		}
 	}
 	killTokens(tokens)
-	if err := sweepCgroups(dir, groups); err != nil {
-		return n, err
-	}
 	for _, name := range over {
 		if err := os.Remove(filepath.Join(dir, name)); err != nil {
 			return n, err
 		}
 	}
 	return n, ctx.Err()
-}
-
-// cgroupMount finds where this process's own cgroup (v2) is in the file system.
-func cgroupMount() (string, error) {
-	mounts, err := os.ReadFile("/proc/self/mountinfo")
-	if err != nil {
-		return "", err
-	}
-	own, err := os.ReadFile("/proc/self/cgroup")
-	if err != nil {
-		return "", err
-	}
-	path := ""
-	for line := range strings.Lines(string(own)) {
-		if rest, ok := strings.CutPrefix(strings.TrimSpace(line), "0::"); ok {
-			path = rest
-		}
-	}
-	for line := range strings.Lines(string(mounts)) {
-		mount, kind, ok := strings.Cut(line, " - ")
-		fields := strings.Fields(mount)
-		if !ok || !strings.HasPrefix(kind, "cgroup2 ") || len(fields) < 5 {
-			continue
-		}
-		root, point := fields[3], fields[4]
-		return filepath.Join(point, strings.TrimPrefix(path, strings.TrimSuffix(root, "/"))), nil
-	}
-	return "", fmt.Errorf("no cgroup v2 is mounted")
 }

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
-	"syscall"
 )
 
 const rssUnit = 1 // Maxrss counts bytes
@@ -28,24 +27,10 @@ func killTokens(map[string]bool) {}
 
 // sweep removes the records of an earlier life. Without start times it cannot
 // tell its processes from others, and so kills none.
-func sweep(ctx context.Context, dir string, _, _ []string) (int, error) {
+func sweep(ctx context.Context, dir string, _ []string) (int, error) {
 	entries, err := os.ReadDir(dir)
 	for _, e := range entries {
 		err = errors.Join(err, os.Remove(filepath.Join(dir, e.Name())))
 	}
 	return 0, errors.Join(err, ctx.Err())
 }
-
-// cgroups are Linux's.
-type cgroups struct{}
-
-type leaf struct{}
-
-func openCgroups(string) (*cgroups, error) { return nil, errors.New("this system has no cgroups") }
-
-func (*cgroups) take() (*leaf, error)    { return nil, errors.ErrUnsupported }
-func (*cgroups) give(*leaf) error        { return nil }
-func (*cgroups) close() error            { return nil }
-func (*leaf) enter(*syscall.SysProcAttr) {}
-func (*leaf) empty() bool                { return true }
-func (*leaf) kill()                      {}

@@ -64,8 +64,8 @@ func benchWorker(b *testing.B, slots int, noCgroups, kept bool) {
 		b.Fatal(err)
 	}
 	defer host.Close()
-	if !noCgroups && !host.Cgroups() {
-		b.Skip("no cgroup v2 to be had here")
+	if !noCgroups && host.Cgroups() != nil {
+		b.Skip("no cgroups to be had here")
 	}
 	runners, err := runner.New(host, os.Environ())
 	if err != nil {
