@@ -44,6 +44,10 @@ type TaskDetail struct {
 	Env                 map[string]string    `json:"env,omitempty"`
 	TimeoutSeconds      float64              `json:"timeout_seconds,omitempty"`
 	QueueTimeoutSeconds float64              `json:"queue_timeout_seconds,omitempty"`
+	Bundle              string               `json:"bundle,omitempty"`    // content id of the files that it starts from
+	Artifacts           []string             `json:"artifacts,omitempty"` // patterns of files that are kept
+	Limits              *labmesh.Limits      `json:"limits,omitempty"`
+	Outputs             *labmesh.Outputs     `json:"outputs,omitempty"` // what the accepted attempt left: GET /api/tasks/{id}/artifacts
 	MaxAttempts         int                  `json:"max_attempts,omitempty"`
 	Retry               *labmesh.RetryPolicy `json:"retry_policy,omitempty"`
 	IdempotencyKey      string               `json:"idempotency_key,omitempty"`
@@ -64,6 +68,7 @@ type Attempt struct {
 	Error   Text             `json:"error_message"`
 	Cause   Text             `json:"cause"` // a [labmesh.Cause], or null when it ended well
 	Metrics json.RawMessage  `json:"hardware_metrics,omitempty"`
+	Outputs *labmesh.Outputs `json:"outputs,omitempty"` // the files that it left
 }
 
 // SubmitReply is the reply to POST /api/tasks. Created is false when the task

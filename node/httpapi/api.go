@@ -79,6 +79,7 @@ type API struct {
 
 	batches chan struct{}   // one for each batch that is read
 	streams chan struct{}   // one for each open stream
+	uploads chan struct{}   // one for each upload that is read
 	ended   context.Context // over when streams are to end
 	end     context.CancelFunc
 }
@@ -95,6 +96,7 @@ func New(c Config) (*API, error) {
 		mux:     http.NewServeMux(),
 		batches: make(chan struct{}, l.Batches),
 		streams: make(chan struct{}, l.Streams),
+		uploads: make(chan struct{}, uploadsMax),
 	}
 	a.ended, a.end = context.WithCancel(context.Background())
 	var err error

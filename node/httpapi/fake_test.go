@@ -43,7 +43,10 @@ type fake struct {
 	reg    labmesh.Worker
 	inv    InviteRequest
 	reason string
-	late   bool // tasks end between a look at them and their cancel
+	chunks map[string][]byte // by hash
+	bundle []byte            // the manifest of the last bundle
+	tree   map[string]string // what the newest attempt of every task left
+	late   bool              // tasks end between a look at them and their cancel
 }
 
 func newFake() *fake {

@@ -10,7 +10,9 @@ import (
 )
 
 // target is a path of the pattern p.
-func target(p string) string { return strings.ReplaceAll(p, "{id}", "t1") }
+func target(p string) string {
+	return strings.NewReplacer("{id}", "t1", "{path...}", "a/b", "{path}", "a/b").Replace(p)
+}
 
 // TestEveryRouteAsksWhoCalls sends each route of the table a request of every
 // kind of caller.

@@ -49,7 +49,7 @@ func document(routes []route, version string) ([]byte, error) {
 
 func operation(rt *route, reg huma.Registry) *huma.Operation {
 	op := &huma.Operation{
-		Method: rt.method, Path: rt.path, Summary: rt.summary, OperationID: operationID(rt),
+		Method: rt.method, Path: strings.ReplaceAll(rt.path, "...}", "}"), Summary: rt.summary, OperationID: operationID(rt),
 		Parameters: parameters(rt, reg), Responses: responses(rt, reg),
 	}
 	if rt.role != open {
@@ -61,6 +61,10 @@ func operation(rt *route, reg huma.Registry) *huma.Operation {
 			Required: rt.method == http.MethodPost && len(required(rt, reg)) > 0,
 			Content:  content("application/json", rt.in, reg),
 		}
+	}
+	if rt.inMedia != "" {
+		op.RequestBody = &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{
+			rt.inMedia: {Schema: &huma.Schema{Type: "string", Format: "binary"}}}}
 	}
 	return op
 }
@@ -82,8 +86,10 @@ func operationID(rt *route) string {
 }
 
 func parameters(rt *route, reg huma.Registry) (out []*huma.Param) {
-	if strings.Contains(rt.path, "{id}") {
-		out = append(out, &huma.Param{Name: "id", In: "path", Required: true, Schema: &huma.Schema{Type: "string"}})
+	for _, name := range []string{"id", "path"} {
+		if strings.Contains(rt.path, "{"+name) {
+			out = append(out, &huma.Param{Name: name, In: "path", Required: true, Schema: &huma.Schema{Type: "string"}})
+		}
 	}
 	for _, p := range rt.params {
 		s := reg.Schema(reflect.TypeOf(p.schema), false, "")
@@ -135,7 +141,7 @@ func content(media string, v any, reg huma.Registry) map[string]*huma.MediaType 
 // keeps them out of what it takes. It also drops from the required fields those
 // that have a default.
 func loosen(reg huma.Registry, routes []route) {
-	strict := []string{"Requirements", "RetryPolicy"}
+	strict := []string{"Requirements", "RetryPolicy", "Limits"}
 	for _, rt := range routes {
 		if _, loose := rt.in.(api.RegisterRequest); rt.in != nil && !loose {
 			strict = append(strict, reflect.TypeOf(rt.in).Name())

@@ -57,7 +57,7 @@ func TestDocumentAndMuxAgree(t *testing.T) {
 		}
 	}
 	for _, rt := range a.routes() {
-		op, ok := doc.Paths[rt.path][strings.ToLower(rt.method)]
+		op, ok := doc.Paths[strings.ReplaceAll(rt.path, "...}", "}")][strings.ToLower(rt.method)]
 		if !ok {
 			t.Errorf("the document lacks %s %s", rt.method, rt.path)
 		}

@@ -15,6 +15,7 @@ import (
 const (
 	batchWait = 3 * time.Minute
 	queryWait = api.QueryTimeoutMax + time.Minute
+	fetchWait = 10 * time.Minute // for files that are to be fetched from another node
 )
 
 // route is one thing that the API does. The mux and the OpenAPI document are
@@ -31,6 +32,7 @@ type route struct {
 	params  []param
 	in, out any    // values of the types of the body and of the reply
 	media   string // of the reply, where it is not JSON
+	inMedia string // of the body, where it is not JSON
 	errors  []int  // statuses beyond those that every route has
 }
 
@@ -42,7 +44,7 @@ type param struct {
 }
 
 func (a *API) routes() []route {
-	return slices.Concat(a.meshRoutes(), a.workerRoutes(), a.taskRoutes(), a.selfRoutes())
+	return slices.Concat(a.meshRoutes(), a.workerRoutes(), a.taskRoutes(), a.fileRoutes(), a.selfRoutes())
 }
 
 func (a *API) meshRoutes() []route {
@@ -99,6 +101,24 @@ func (a *API) taskRoutes() []route {
 				{"follow", "query", "go on until the task ends, also when it has not started yet", false, nil},
 				{"after", "query", "go on from <attempt>-<bytes>: this attempt, so many bytes into it, and those after it", "", nil},
 				{"frames", "query", "reply in frames, which say which bytes they hold, as " + api.LogFramesType, false, nil}}},
+	}
+}
+
+func (a *API) fileRoutes() []route {
+	attempt := param{"attempt", "query", "number of the attempt; the newest that left any by default", 0, nil}
+	return []route{
+		{method: "POST", path: "/api/bundles/missing", role: labmesh.RoleNode, serve: a.missingChunks,
+			summary: "Which chunks of a bundle this node lacks", in: api.MissingRequest{}, out: api.MissingReply{}, errors: []int{400, 413, 503}},
+		{method: "POST", path: "/api/bundles/chunks", role: labmesh.RoleNode, serve: a.putChunks, wait: uploadWait,
+			summary: "Send chunks of a bundle: before each its size as four bytes, the highest first", inMedia: api.ChunksType,
+			out: api.ChunksReply{}, errors: []int{400, 413, 503}},
+		{method: "POST", path: "/api/bundles", role: labmesh.RoleNode, serve: a.putBundle, wait: batchWait,
+			summary: "Send the manifest of a bundle whose chunks are here", inMedia: api.ManifestType,
+			out: api.Bundle{}, errors: []int{400, 409, 413, 503}},
+		{method: "GET", path: "/api/tasks/{id}/artifacts", role: labmesh.RoleNode, serve: a.artifacts, wait: fetchWait,
+			summary: "List the files that an attempt left", out: api.Artifacts{}, errors: []int{400, 404, 503}, params: []param{attempt}},
+		{method: "GET", path: "/api/tasks/{id}/artifacts/{path...}", role: labmesh.RoleNode, serve: a.artifact, wait: fetchWait,
+			summary: "One of these files", media: "application/octet-stream", errors: []int{400, 404, 503}, params: []param{attempt}},
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 type Service interface {
 	Keys
 	Tasks
+	Files
 	Mesh
 	Ledger
 }
@@ -46,6 +47,21 @@ type Tasks interface {
 	// Follow it first sends a frame that only says so, and ends when the task
 	// does. The data of a frame are good until send returns.
 	Logs(ctx context.Context, r LogRequest, send func(api.LogFrame) error) error
+}
+
+// Files is what can be done with the files that tasks start from and leave.
+type Files interface {
+	// MissingChunks are those of hashes that this node does not hold.
+	MissingChunks(ctx context.Context, hashes []string) ([]string, error)
+	// PutChunk keeps a chunk of a bundle to come. It does not keep hold of data.
+	PutChunk(ctx context.Context, data []byte) error
+	// PutBundle checks a manifest whose chunks are all here, and keeps it.
+	PutBundle(ctx context.Context, manifest []byte) (api.Bundle, error)
+	// Artifacts lists the files that an attempt left, 0 for the newest that left any.
+	Artifacts(ctx context.Context, id labmesh.TaskID, attempt int) (api.Artifacts, error)
+	// OpenArtifact reads one of them, from whichever node has it. Where the
+	// content can seek, callers may ask for ranges of it.
+	OpenArtifact(ctx context.Context, id labmesh.TaskID, attempt int, path string) (api.Artifact, io.ReadCloser, error)
 }
 
 // TaskFilter selects tasks; its zero value selects all.

@@ -29,6 +29,7 @@ func taskDetail(t *labmesh.Task) api.TaskDetail {
 		Error: api.Text(t.Error), Cause: api.Text(t.Cause), History: make([]api.Attempt, len(t.History)),
 		Labels: orEmpty(t.Spec.Labels), Env: t.Spec.Env,
 		TimeoutSeconds: t.Spec.TimeoutSeconds, QueueTimeoutSeconds: t.Spec.QueueTimeoutSeconds,
+		Bundle: t.Spec.Bundle, Artifacts: t.Spec.Artifacts, Limits: t.Spec.Limits, Outputs: t.Outputs,
 		MaxAttempts: t.Spec.MaxAttempts, Retry: t.Spec.Retry, IdempotencyKey: t.Spec.IdempotencyKey,
 		DependsOn:   t.Spec.DependsOn,
 		SubmittedBy: api.Text(t.By), NotBefore: api.Time{Time: t.NotBefore}, Index: t.Index,
@@ -43,7 +44,7 @@ func attempt(a *labmesh.Attempt) api.Attempt {
 	return api.Attempt{
 		Number: a.Number, Worker: a.Worker, Status: a.Status,
 		Started: api.Time{Time: a.Started}, Ended: api.Time{Time: a.Ended}, Seconds: a.Seconds,
-		Error: api.Text(a.Error), Cause: api.Text(a.Cause), Metrics: a.Metrics,
+		Error: api.Text(a.Error), Cause: api.Text(a.Cause), Metrics: a.Metrics, Outputs: a.Outputs,
 	}
 }
 
