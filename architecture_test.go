@@ -46,7 +46,7 @@ var doors = map[string][]string{
 	"labmesh/store/memory":    {"labmesh", "labmesh/store"},
 	"labmesh/store/storetest": {"labmesh", "labmesh/store"},
 	"labmesh/api":             {"labmesh"},
-	"labmesh/client":          {"labmesh", "labmesh/api"},
+	"labmesh/client":          {"labmesh", "labmesh/api", "labmesh/content", "labmesh/content/pack"},
 	"labmesh/node":            {"*"},
 	"labmesh/node/httpapi":    {"labmesh", "labmesh/api"},
 	"labmesh/node/nodetest":   {"*"},

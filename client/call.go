@@ -29,7 +29,8 @@ type call struct {
 	path   string
 	query  url.Values
 	in     any    // sent as JSON when it is not nil
-	body   []byte // sent as it is, JSON too, when in is nil
+	body   []byte // sent as it is when in is nil
+	media  string // of body, when it is not JSON
 	out    any    // the answer is decoded into it when it is not nil
 	// once says that the request must not be repeated when its answer was lost.
 	once bool
@@ -77,6 +78,9 @@ func (c *Client) try(ctx context.Context, l call) (wait time.Duration, err error
 	req, err := c.request(try, l.method, l.path, l.query, l.body)
 	if err != nil {
 		return -1, err
+	}
+	if l.media != "" {
+		req.Header.Set("Content-Type", l.media)
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {

@@ -65,7 +65,10 @@ func (w *Worker) unpack(ctx context.Context, a Attempt) (o labmesh.Outcome, fail
 	}
 	bounded, cancel := context.WithTimeout(ctx, unpackMax)
 	defer cancel()
-	err := w.cfg.Files.Unpack(bounded, id, a.Work())
+	err := emptied(a.Work())
+	if err == nil {
+		err = w.cfg.Files.Unpack(bounded, id, a.Work())
+	}
 	if err == nil {
 		err = os.WriteFile(marker, nil, 0o600)
 	}
@@ -79,6 +82,17 @@ func (w *Worker) unpack(ctx context.Context, a Attempt) (o labmesh.Outcome, fail
 		err = fmt.Errorf("it took longer than %s: %w", unpackMax, err)
 	}
 	return labmesh.Outcome{Cause: filesCause(err), Error: fmt.Sprintf("bundle %.12s…: %v", id, err)}, true
+}
+
+// emptied clears away what an unpacking that was cut off has left.
+func emptied(dir string) error {
+	if holds(dir, 0) {
+		return nil
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		return err
+	}
+	return os.Mkdir(dir, dirMode)
 }
 
 // filesCause says whose fault it is that files could not be had or kept.

@@ -34,6 +34,8 @@ type Config struct {
 	NoWork     bool
 	Tags       map[string]string
 
+	BlobCache int64 // bytes of bundles and outputs that are kept here; 0 means 10 GiB, or a tenth of a smaller disk
+
 	MaxReplicas int
 	Profile     consensus.Profile
 	Version     string
@@ -92,6 +94,8 @@ func (c Config) Validate() error {
 		return labmesh.RefuseField("tls-cert", "--tls-cert and --tls-key belong together: give both or neither")
 	case !c.loopback() && c.TLSCert == "":
 		return labmesh.RefuseField("host", "--host %s can be reached from other machines, and keys would cross the network in the clear: give --tls-cert and --tls-key, or stay on 127.0.0.1", c.Host)
+	case c.BlobCache < 0 || c.BlobCache > 0 && c.BlobCache < blobCacheMin:
+		return labmesh.RefuseField("blob-cache", "--blob-cache: %d bytes is too little: give it %d MiB or more", c.BlobCache, blobCacheMin>>20)
 	case c.MaxReplicas < 1:
 		return labmesh.RefuseField("max-replicas", "--max-replicas: %d is less than 1", c.MaxReplicas)
 	case strings.ContainsAny(string(c.WorkerID), " \t\n/"):
@@ -99,6 +103,9 @@ func (c Config) Validate() error {
 	}
 	return nil
 }
+
+// blobCacheMin is the least that is of use: room for a few chunks of a few trees.
+const blobCacheMin = 64 << 20
 
 // loopback reports whether only this machine can reach the HTTP API.
 func (c Config) loopback() bool {

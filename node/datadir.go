@@ -14,7 +14,7 @@ import (
 )
 
 // Names in a data dir. node.key and peers.json belong to the mesh, raft/ to
-// consensus, attempts/, running/ and mirror/ to exec, ledger.duckdb to the store.
+// consensus, attempts/, running/ and mirror/ to exec, blobs/ to content, ledger.duckdb to the store.
 const (
 	lockFile    = "lock"
 	meshFile    = "mesh.json"
@@ -22,6 +22,7 @@ const (
 	attemptsDir = "attempts"
 	runningDir  = "running"
 	mirrorDir   = "mirror"
+	blobsDir    = "blobs"
 )
 
 // formatVersion stamps a data dir. A newer one is not touched.

@@ -36,7 +36,7 @@ type labour struct {
 	leaving    atomic.Bool   // the node stops: nothing more may be placed here
 }
 
-func openLabour(ctx context.Context, cfg Config, host *mesh.Host, r *consensus.Replica, printed printed) (*labour, error) {
+func openLabour(ctx context.Context, cfg Config, host *mesh.Host, r *consensus.Replica, printed printed, f *files) (*labour, error) {
 	l := &labour{tell: host.AdvertNow, replica: r, logger: cfg.Logger, sampler: probe.NewSampler(cfg.DataDir), registered: make(chan struct{})}
 	runners, err := l.openRunners(ctx, cfg)
 	if err != nil {
@@ -48,7 +48,7 @@ func openLabour(ctx context.Context, cfg Config, host *mesh.Host, r *consensus.R
 	}
 	l.desk = &desk{worker: id, replica: r}
 	if l.worker, err = exec.Open(ctx, exec.Config{
-		Worker: id, Dir: filepath.Join(cfg.DataDir, attemptsDir), Slots: cfg.Slots, Desk: l.desk, Runners: runners, Logger: cfg.Logger,
+		Worker: id, Dir: filepath.Join(cfg.DataDir, attemptsDir), Slots: cfg.Slots, Desk: l.desk, Runners: runners, Files: f, Logger: cfg.Logger,
 		Printed: printed,
 	}); err != nil {
 		return nil, errors.Join(err, l.Close())

@@ -25,6 +25,7 @@ const (
 	logsProtocol    = "/labmesh/logs/2"
 	mirrorProtocol  = "/labmesh/mirror/1"
 	ledgerProtocol  = "/labmesh/ledger/1"
+	contentProtocol = "/labmesh/content/1"
 )
 
 // Limits of a node's start and stop.
@@ -42,6 +43,7 @@ type Node struct {
 	members  *members
 	host     *mesh.Host
 	ledger   *ledger
+	files    *files
 	replica  *consensus.Replica
 	copies   *copies
 	labour   atomic.Pointer[labour] // nil on a node that takes no work; the host asks for it before Open is done
@@ -75,6 +77,9 @@ func Open(ctx context.Context, cfg Config) (_ *Node, err error) {
 	if n.ledger, err = openLedger(ctx, cfg); err != nil {
 		return nil, err
 	}
+	if n.files, err = openFiles(cfg, n.host, n.members); err != nil {
+		return nil, err
+	}
 	if n.replica, err = consensus.Open(ctx, consensus.Config{
 		ID: n.host.ID(), Dir: cfg.DataDir, Memory: cfg.Parts.Log, Found: n.members.id().Founder, Profile: cfg.Profile,
 		Raft: n.host.Streams(raftProtocol).CloseOnSilence(), Forward: n.host.Streams(forwardProtocol),
@@ -87,7 +92,7 @@ func Open(ctx context.Context, cfg Config) (_ *Node, err error) {
 		return nil, err
 	}
 	if !cfg.NoWork {
-		l, err := openLabour(ctx, cfg, n.host, n.replica, n.copies.sender.Watch)
+		l, err := openLabour(ctx, cfg, n.host, n.replica, n.copies.sender.Watch, n.files)
 		if err != nil {
 			return nil, err
 		}
@@ -158,7 +163,7 @@ func (n *Node) openHost(ctx context.Context, id labmesh.MeshID) (err error) {
 // Run takes part in the mesh until ctx ends. Then it stops taking requests,
 // ends its attempts and says so, passes leadership on, and leaves.
 func (n *Node) Run(ctx context.Context) error {
-	infra := level{n.host.Run, n.ledger.run, n.serveLogs, n.serveLedger, n.copies.serve}
+	infra := level{n.host.Run, n.ledger.run, n.serveLogs, n.serveLedger, n.copies.serve, n.files.run}
 	last := level{n.copies.sender.Run} // words of attempts, which may be those of their end
 	log := level{n.replica.Run}
 	way := level{n.handOver}

@@ -33,6 +33,9 @@ func (s *service) Submit(ctx context.Context, by string, specs []labmesh.Spec) (
 	if err := s.checkDependencies(ctx, specs); err != nil {
 		return nil, err
 	}
+	if err := s.needBundles(ctx, specs); err != nil {
+		return nil, err
+	}
 	answers := make([]labmesh.Answer, len(specs))
 	cmds := make([]labmesh.Command, 0, len(specs))
 	at := make([]int, 0, len(specs)) // cmds[i] is specs[at[i]]
@@ -62,6 +65,7 @@ func (s *service) Submit(ctx context.Context, by string, specs []labmesh.Spec) (
 		}
 		answers[at[i]] = a
 	}
+	s.spreadBundles(specs)
 	return answers, s.n.replica.Await(ctx, rc.Index) // who asks here next sees them
 }
 

@@ -48,6 +48,16 @@ func (a *app) readSpecs(file string) ([]labmesh.Spec, error) {
 		return nil, usagef("%s: it is over %d MiB: submit it in parts", name, inputBytesMax>>20)
 	}
 	specs, err := parseSpecs(data, filepath.Ext(file))
+	for i := range specs {
+		if err == nil && specs[i].Bundle != "" && !api.ValidContentID(specs[i].Bundle) {
+			if !filepath.IsAbs(specs[i].Bundle) && file != "-" {
+				specs[i].Bundle = filepath.Join(filepath.Dir(file), specs[i].Bundle)
+			}
+			if err = checkBundle(specs[i].Bundle); err != nil {
+				err = fmt.Errorf("task %d: bundle: %w", i+1, err)
+			}
+		}
+	}
 	if err != nil {
 		return nil, usagef("%s: %w; nothing was submitted", name, err)
 	}
@@ -227,5 +237,9 @@ func parseSpec(raw json.RawMessage) (labmesh.Spec, error) {
 	case err != nil:
 		return s, err
 	}
-	return s, api.ValidateSpec(&s)
+	local := s
+	if !api.ValidContentID(s.Bundle) {
+		local.Bundle = "" // a directory here, which is to be uploaded
+	}
+	return s, api.ValidateSpec(&local)
 }

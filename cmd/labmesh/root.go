@@ -22,6 +22,7 @@ func subcommands(a *app) []*cobra.Command {
 		newWhyCommand(a),
 		newCancelCommand(a),
 		newLogsCommand(a),
+		newArtifactsCommand(a),
 		newSQLCommand(a),
 		newVersionCommand(a),
 		newInternalCommand(a),

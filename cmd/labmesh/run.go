@@ -44,17 +44,24 @@ func newRunCommand(a *app) *cobra.Command {
 		Long: `Run a program on a worker of the mesh that fits: its output comes here live, Ctrl-C
 cancels it (a second one leaves at once), and labmesh exits with its exit code, or
 with 124 when it timed out. A PROG that is a relative path, such as ./job.sh, means
-that file here: it must be on the worker too, e.g. on a shared file system.
+that file here: it must be on the worker too, e.g. on a shared file system. With
+--bundle it means that file of the bundle, and nothing needs to be on the worker: the
+directory is shipped there, and what the mesh has of it already is not sent again.
 
 With --json the output goes to stderr, and the task as JSON to stdout at the end.`,
 		Example: `  labmesh run -- echo hello
   labmesh run --timeout 10m --retries 2 -- python3 -c 'print(6*7)'
   labmesh run --shell -- 'echo $HOME | wc -c'
+  labmesh run --bundle . --artifact 'out/**' -- ./build.sh
   labmesh run --detach --hardware cuda --gpus 1 -- nvidia-smi`,
 		Args: args(cobra.MinimumNArgs(1), "it takes a program to run, e.g. labmesh run -- echo hello"),
 		RunE: func(cmd *cobra.Command, words []string) error {
 			conf.Name, conf.Args = words[0], words[1:]
-			if !conf.Shell {
+			if f.bundle != "" {
+				if err := checkBundle(f.bundle); err != nil {
+					return err
+				}
+			} else if !conf.Shell {
 				conf.Name = here(conf.Name)
 			}
 			spec, err := f.spec(labmesh.Custom, conf, a.lookup)
@@ -66,6 +73,11 @@ With --json the output goes to stderr, and the task as JSON to stdout at the end
 				return err
 			}
 			defer c.Close()
+			if f.bundle != "" {
+				if spec.Bundle, err = a.bundleOf(cmd.Context(), c, f.bundle); err != nil {
+					return err
+				}
+			}
 			if detach {
 				return a.submitOne(cmd.Context(), c, spec)
 			}
@@ -75,6 +87,7 @@ With --json the output goes to stderr, and the task as JSON to stdout at the end
 	flags := cmd.Flags()
 	flags.SetInterspersed(false) // what follows PROG is the program's
 	f.bind(flags)
+	f.bindFiles(flags)
 	flags.BoolVar(&conf.Shell, "shell", false, "PROG is a script for /bin/sh, which sees ARGS as $1, $2, …")
 	flags.StringVar(&conf.Dir, "dir", "", "`DIRECTORY` of the worker to run it in (default one of its own)")
 	flags.BoolVar(&detach, "detach", false, "print the task's id and do not wait")
@@ -143,6 +156,9 @@ func (a *app) runTask(ctx context.Context, c *client.Client, spec labmesh.Spec) 
 		if err := a.printJSON(t); err != nil {
 			return err
 		}
+	}
+	if t.Outputs != nil && len(spec.Artifacts) > 0 {
+		a.note("labmesh: it left %d files: labmesh artifacts %s -o DIR", t.Outputs.Files, id)
 	}
 	return runVerdict(t, ctx.Err() != nil)
 }

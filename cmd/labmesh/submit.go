@@ -22,7 +22,8 @@ func newSubmitCommand(a *app) *cobra.Command {
 		Short: "Submit tasks from a file: JSON, JSON Lines or YAML",
 		Long: `Submit tasks from a file or stdin: one task, a list of them, JSON Lines, or YAML
 documents. Either all are good or none is submitted. Prints their ids in the order
-of the file, one a line. With --wait it follows them all, exits with 1 when any did
+of the file, one a line. A task's bundle may be the id of one that was uploaded, or a
+directory, as seen from the file (from here for stdin): it is uploaded first. With --wait it follows them all, exits with 1 when any did
 not complete, and with 124 when --timeout passes first; the tasks then go on.`,
 		Example: `  echo '{"type":"custom","config":{"name":"echo","args":["hello"]}}' | labmesh submit --wait
   printf 'type: custom\nconfig: {name: sleep, args: ["1"]}\n' | labmesh submit
@@ -47,6 +48,9 @@ not complete, and with 124 when --timeout passes first; the tasks then go on.`,
 				return err
 			}
 			defer c.Close()
+			if err := a.uploadAll(cmd.Context(), c, specs); err != nil {
+				return err
+			}
 			return a.submitAll(cmd.Context(), c, specs, wait, timeout)
 		},
 	}

@@ -30,6 +30,8 @@ type taskFlags struct {
 	retries      int
 	backoff      time.Duration
 	after        []string
+	bundle       string
+	artifacts    []string
 }
 
 func (f *taskFlags) bind(flags *pflag.FlagSet) {
@@ -52,6 +54,12 @@ func (f *taskFlags) bind(flags *pflag.FlagSet) {
 	flags.StringArrayVar(&f.labels, "label", nil, "`KEY=VALUE` to find it by later (repeatable)")
 }
 
+// bindFiles adds the flags of what files a task starts from and leaves.
+func (f *taskFlags) bindFiles(flags *pflag.FlagSet) {
+	flags.StringVar(&f.bundle, "bundle", "", "ship this `DIRECTORY` (or the bundle with this id) and run in a copy of it; .gitignore and .labmeshignore say what is left out")
+	flags.StringArrayVar(&f.artifacts, "artifact", nil, "keep the files that match this `PATTERN`, as in .gitignore, e.g. '*.xml' or 'out/**' (repeatable; see labmesh artifacts)")
+}
+
 // spec is a task of a kind with a config as the flags describe it. It is
 // checked as the mesh will check it.
 func (f *taskFlags) spec(kind labmesh.Kind, config any, lookup func(string) (string, bool)) (labmesh.Spec, error) {
@@ -61,6 +69,7 @@ func (f *taskFlags) spec(kind labmesh.Kind, config any, lookup func(string) (str
 	}
 	s := labmesh.Spec{
 		Kind: kind, Priority: f.priority, Config: raw, Name: f.name,
+		Artifacts:      f.artifacts,
 		TimeoutSeconds: f.timeout.Seconds(), QueueTimeoutSeconds: f.queueTimeout.Seconds(),
 		Requirements: labmesh.Requirements{
 			Hardware: f.hardware, MinMemoryGB: f.memoryGB, MinCUDACompute: f.compute,

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 
 	"labmesh"
@@ -125,6 +126,10 @@ func (a *app) printTask(d api.TaskDetail) error {
 	for _, name := range sortedKeys(d.Labels) {
 		show("label", name+"="+d.Labels[name])
 	}
+	show("bundle", d.Bundle)
+	if d.Outputs != nil {
+		show("left", fmt.Sprintf("%d files, %s: labmesh artifacts %s", d.Outputs.Files, humanize.IBytes(uint64(d.Outputs.Bytes)), d.ID))
+	}
 	show("result", string(d.Result))
 	if err := t.flush(); err != nil || len(d.History) == 0 {
 		return err
@@ -197,6 +202,8 @@ func requirements(r labmesh.Requirements) string {
 	add(r.GPUs > 0, "gpus %d", r.GPUs)
 	add(r.Exclusive, "%s", "the whole worker")
 	add(r.WorkerID != "", "worker %s", r.WorkerID)
+	add(len(r.Tools) > 0, "tools %s", join(r.Tools))
+	add(r.Sandbox != "", "sandbox %s", r.Sandbox)
 	for _, k := range sortedKeys(r.Tags) {
 		add(true, "tag %s", k+"="+r.Tags[k])
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"math"
 	"os"
 	"os/exec"
 	"slices"
@@ -13,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 	"go.yaml.in/yaml/v3"
 
@@ -40,6 +42,8 @@ type upFlags struct {
 	profile  string
 	file     string
 	noInvite bool
+
+	blobCache string
 }
 
 func newUpCommand(a *app) *cobra.Command {
@@ -75,6 +79,7 @@ Tasks run as the user who runs the node.`,
 	fl.IntVar(&f.cfg.Slots, "slots", 0, "how many tasks of one CPU run at a time (default one for each core)")
 	fl.BoolVar(&f.cfg.NoWork, "no-work", false, "take no tasks on this machine")
 	fl.StringToStringVar(&f.tags, "tag", nil, "`key=value` that tasks may ask for; may be repeated")
+	fl.StringVar(&f.blobCache, "blob-cache", "", "how much `SIZE` bundles and artifacts may take on this disk, e.g. 50GiB (default 10GiB, or a tenth of a smaller disk)")
 	fl.IntVar(&f.cfg.MaxReplicas, "max-replicas", consensus.MaxReplicas, "how many nodes of the mesh hold a copy of its log")
 	fl.StringVar(&f.profile, "raft-profile", "fast", "`profile` of the timeouts between nodes: fast, or wan for long lines and saturated machines")
 	fl.StringVar(&f.cfg.TLSCert, "tls-cert", "", "certificate `file` for the HTTP API")
@@ -126,6 +131,13 @@ func (f *upFlags) config(a *app) (node.Config, error) {
 		cfg.Profile = consensus.WAN
 	default:
 		return cfg, fmt.Errorf("--raft-profile: %q is none of fast, wan", f.profile)
+	}
+	if f.blobCache != "" {
+		n, err := humanize.ParseBytes(f.blobCache)
+		if err != nil || n > math.MaxInt64 {
+			return cfg, fmt.Errorf("--blob-cache: %q is no size: write it as 50GiB", f.blobCache)
+		}
+		cfg.BlobCache = max(int64(n), 1) // 0 would be the default
 	}
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(f.level)); err != nil {

@@ -1,0 +1,312 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"labmesh"
+	"labmesh/consensus"
+	"labmesh/content"
+	"labmesh/content/pack"
+	"labmesh/content/store"
+	"labmesh/content/swarm"
+	"labmesh/exec"
+	"labmesh/exec/artifacts"
+	"labmesh/mesh"
+)
+
+// Limits on files.
+const (
+	fetchPatience = 30 * time.Second // that a worker looks for a node that has a bundle
+	fetchPause    = time.Second      // before peers are asked again
+	keepFresh     = 10 * time.Minute // that a tree stays which no task is known to need yet
+
+)
+
+// bundleLimits bound what a bundle may hold, outputLimits what one attempt leaves.
+var (
+	bundleLimits = content.Limits{Files: 100_000, Bytes: 20 << 30}
+	outputLimits = content.Limits{Files: artifacts.FilesMax + 10_000, Bytes: 20 << 30}
+)
+
+// ownDir is where the files are that labmesh itself keeps with an attempt's outputs.
+const ownDir = ".labmesh"
+
+// files is this node's share of the mesh's files: the bundles that tasks start
+// from and the outputs that attempts leave.
+type files struct {
+	store   *store.Store
+	swarm   *swarm.Swarm
+	members *members
+	self    labmesh.NodeID
+	logger  *slog.Logger
+	spread  chan string // trees that are to be on a second node
+
+	mu      sync.Mutex
+	fresh   map[string]*lately // trees that came lately
+	purgeAt int                // how many of them there may be until the old are sought
+}
+
+// lately is what is known of a tree that came lately.
+type lately struct {
+	at     time.Time // when it came, or was last asked for
+	spread bool      // it is on a second node, or on its way there
+}
+
+func openFiles(cfg Config, host *mesh.Host, m *members) (*files, error) {
+	f := &files{members: m, self: host.ID(), logger: cfg.Logger, spread: make(chan string, spreadQueue), fresh: map[string]*lately{}}
+	dir := filepath.Join(cfg.DataDir, blobsDir)
+	var err error
+	if f.store, err = store.Open(dir, store.Config{BytesMax: cfg.BlobCache, InUse: f.inUse}); err != nil {
+		return nil, err
+	}
+	f.swarm = swarm.New(f.store, host.Streams(contentProtocol), f.peers, cfg.Logger)
+	return f, nil
+}
+
+// peers are the members that trees may be had from.
+func (f *files) peers() []labmesh.NodeID {
+	return slices.DeleteFunc(f.members.nodes(), func(n labmesh.NodeID) bool { return n == f.self })
+}
+
+// inUse are the trees that must not make room for others: the bundles of tasks
+// that have not ended, the outputs of all tasks that are remembered, and what
+// came lately.
+func (f *files) inUse() []string {
+	ids := map[string]bool{}
+	if r := f.members.replica.Load(); r != nil {
+		inView(r, ids)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.purge()
+	for id := range f.fresh {
+		ids[id] = true
+	}
+	out := make([]string, 0, len(ids))
+	for id := range ids {
+		out = append(out, id)
+	}
+	return out
+}
+
+func inView(r *consensus.Replica, ids map[string]bool) {
+	for t := range r.View().Tasks(0) {
+		if t.Spec.Bundle != "" && !t.Phase.Final() {
+			ids[t.Spec.Bundle] = true
+		}
+		for i := range t.History {
+			if o := t.History[i].Outputs; o != nil {
+				ids[o.Tree] = true
+			}
+		}
+		if t.Outputs != nil {
+			ids[t.Outputs.Tree] = true
+		}
+	}
+}
+
+// need keeps a tree from making room for others for a while.
+func (f *files) need(id string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.note(id)
+}
+
+// note remembers a tree. The caller holds mu.
+func (f *files) note(id string) *lately {
+	l := f.fresh[id]
+	if l == nil {
+		if len(f.fresh) >= f.purgeAt {
+			f.purge()
+			f.purgeAt = 2*len(f.fresh) + 1000
+		}
+		l = &lately{}
+		f.fresh[id] = l
+	}
+	l.at = time.Now()
+	return l
+}
+
+// purge forgets what came long ago. The caller holds mu.
+func (f *files) purge() {
+	for id, l := range f.fresh {
+		if time.Since(l.at) > keepFresh {
+			delete(f.fresh, id)
+		}
+	}
+}
+
+// have sees to it that a tree is here. While no node is found that has it, it
+// goes on looking for as long as patience lasts.
+func (f *files) have(ctx context.Context, id string, patience time.Duration) error {
+	f.need(id)
+	if f.store.Complete(id) {
+		return nil
+	}
+	until := time.Now().Add(patience)
+	for {
+		err := f.swarm.Fetch(ctx, id)
+		switch r := labmesh.ReasonOf(err); {
+		case err == nil, ctx.Err() != nil, r == labmesh.Invalid, r == labmesh.TooLarge, exec.DiskFull(err), time.Now().Add(fetchPause).After(until):
+			return err
+		}
+		select {
+		case <-time.After(fetchPause):
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// Unpack is [exec.Files].
+func (f *files) Unpack(ctx context.Context, id, dir string) error {
+	for tries := 0; ; tries++ {
+		if err := f.have(ctx, id, fetchPatience); err != nil {
+			return err
+		}
+		err := f.store.Unpack(ctx, id, dir, bundleLimits)
+		if labmesh.ReasonOf(err) != labmesh.NotFound || tries > 0 {
+			return err
+		}
+		// A chunk was damaged on this disk. It is fetched again.
+		if err := emptyDir(dir); err != nil {
+			return err
+		}
+	}
+}
+
+// emptyDir removes what is in dir.
+func emptyDir(dir string) error {
+	entries, err := os.ReadDir(dir)
+	for _, e := range entries {
+		err = errors.Join(err, os.RemoveAll(filepath.Join(dir, e.Name())))
+	}
+	return err
+}
+
+// Keep is [exec.Files].
+func (f *files) Keep(ctx context.Context, dir string, patterns []string, extra string) (*labmesh.Outputs, error) {
+	rules, err := artifacts.Parse(patterns)
+	if err != nil {
+		return nil, err
+	}
+	paths, err := rules.Match(ctx, os.DirFS(dir))
+	if err != nil {
+		return nil, err
+	}
+	paths = slices.DeleteFunc(paths, reserved)
+	if len(paths) == 0 { // without a path all of it would be packed
+		if dir, err = os.MkdirTemp(filepath.Dir(dir), "none-"); err != nil {
+			return nil, err
+		}
+		defer os.Remove(dir)
+	}
+	id, m, err := f.store.Pack(ctx, dir, pack.Options{
+		Paths: paths, NoIgnore: true, Also: map[string]string{ownDir: extra},
+		Limits: outputLimits,
+		Refused: func(path string, why error) {
+			f.logger.InfoContext(ctx, "a file that an attempt left is not kept", "dir", dir, "path", path, "why", why)
+		},
+	})
+	if err != nil {
+		return nil, err
+	}
+	if m.Files == 0 {
+		return nil, nil
+	}
+	f.need(id)
+	f.spreadLater(id)
+	return &labmesh.Outputs{Tree: id, Files: m.Files, Bytes: m.Bytes}, nil
+}
+
+// reserved says of a path in a work directory that it cannot be among the
+// outputs: the place is labmesh's own, or it is git's.
+func reserved(name string) bool {
+	return name == ownDir || strings.HasPrefix(name, ownDir+"/") || slices.Contains(strings.Split(path.Dir(name), "/"), ".git") || path.Base(name) == ".git"
+}
+
+// run gives peers what they ask for, and has them fetch what is to be spread.
+func (f *files) run(ctx context.Context) error {
+	var spreaders sync.WaitGroup
+	defer spreaders.Wait()
+	for range spreadersMax {
+		spreaders.Go(func() { f.spreadLoop(ctx) })
+	}
+	return f.swarm.Run(ctx)
+}
+
+// Limits on spreading.
+const (
+	spreadQueue  = 4096
+	spreadersMax = 4
+	spreadTime   = 2 * time.Minute // for one try
+	spreadAgain  = 5 * time.Second // before another
+	spreadTries  = 24
+)
+
+// spreadLater has a tree brought to a second node as soon as may be, so that
+// this one may leave. It never waits.
+func (f *files) spreadLater(id string) {
+	f.mu.Lock()
+	l := f.note(id)
+	already := l.spread
+	l.spread = true
+	f.mu.Unlock()
+	if already {
+		return
+	}
+	select {
+	case f.spread <- id:
+	default:
+		f.logger.Warn("a tree stays on this node alone: too many wait to be copied to a second one", "tree", id)
+	}
+}
+
+func (f *files) spreadLoop(ctx context.Context) {
+	for {
+		select {
+		case id := <-f.spread:
+			spread, err := f.spreadOne(ctx, id)
+			if err != nil && ctx.Err() == nil {
+				f.logger.WarnContext(ctx, "a tree stays on this node alone", "tree", id, "err", err)
+			}
+			f.mu.Lock()
+			f.note(id).spread = spread
+			f.mu.Unlock()
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// spreadOne brings a tree to one other node. In a mesh of one there is none.
+func (f *files) spreadOne(ctx context.Context, id string) (done bool, err error) {
+	for range spreadTries {
+		if len(f.peers()) == 0 {
+			return false, nil
+		}
+		var copies int
+		try, cancel := context.WithTimeout(ctx, spreadTime)
+		copies, err = f.swarm.Spread(try, id, 1)
+		cancel()
+		if copies > 0 || ctx.Err() != nil || labmesh.ReasonOf(err) == labmesh.NotFound {
+			return copies > 0, err
+		}
+		select {
+		case <-time.After(spreadAgain):
+		case <-ctx.Done():
+			return false, ctx.Err()
+		}
+	}
+	return false, fmt.Errorf("given up after %d tries: %w", spreadTries, err)
+}
