@@ -94,20 +94,21 @@ func (w *Worker) perform(ctx context.Context, t labmesh.Task, r *run) (o labmesh
 // start reports the start of an attempt, and before that brings it its bundle:
 // what that takes is not part of its time unless it takes long.
 func (w *Worker) start(ctx context.Context, a Attempt) (o labmesh.Outcome, failed bool) {
-	started := sync.OnceFunc(func() {
+	report := func() {
 		w.reports.add(labmesh.StartTask{ID: a.Task.ID, Attempt: a.Number, Worker: w.cfg.Worker}, startLinger)
-	})
+	}
 	if a.Task.Spec.Bundle != "" {
+		report = sync.OnceFunc(report)
 		within := startWithin
 		if a.Task.Ahead {
 			within = 0 // the mesh does not wait long for what it placed ahead
 		}
-		defer time.AfterFunc(within, started).Stop()
+		defer time.AfterFunc(within, report).Stop()
 		if o, failed := w.unpack(ctx, a); failed {
 			return o, true
 		}
 	}
-	started()
+	report()
 	return o, false
 }
 

@@ -86,8 +86,8 @@ func (w *Worker) unpack(ctx context.Context, a Attempt) (o labmesh.Outcome, fail
 
 // emptied clears away what an unpacking that was cut off has left.
 func emptied(dir string) error {
-	if holds(dir, 0) {
-		return nil
+	if left, err := os.ReadDir(dir); err != nil || len(left) == 0 {
+		return err
 	}
 	if err := os.RemoveAll(dir); err != nil {
 		return err
@@ -229,6 +229,8 @@ func (w *Worker) clear(k key, bundle bool, o labmesh.Outcome) {
 	}
 	if o.Outputs != nil {
 		err = errors.Join(err, os.RemoveAll(filepath.Join(dir, keepName)))
+	} else {
+		_ = os.Remove(filepath.Join(dir, keepName)) // where nothing was put there
 	}
 	if err != nil {
 		w.cfg.Logger.Warn("files of an attempt not removed; the sweep will try again", "dir", dir, "err", strings.TrimSpace(err.Error()))

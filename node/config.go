@@ -65,6 +65,9 @@ func (c Config) withDefaults() Config {
 	if c.Host == "" {
 		c.Host = "127.0.0.1"
 	}
+	if abs, err := filepath.Abs(c.DataDir); err == nil && c.DataDir != "" {
+		c.DataDir = abs // programs run elsewhere, from files in it
+	}
 	if c.DBPath == "" {
 		c.DBPath = filepath.Join(c.DataDir, "ledger.duckdb")
 	}
