@@ -18,7 +18,7 @@ import (
 const (
 	submitFetchTime = 20 * time.Second // for a bundle that a submit names and this node lacks
 	openFetchTime   = 9 * time.Minute  // for outputs that are asked for and are elsewhere
-	openPatience    = 5 * time.Second  // until a node is found that has them
+	searchTime      = 5 * time.Second  // until a node is found that has either
 )
 
 var _ httpapi.Files = (*service)(nil)
@@ -95,7 +95,7 @@ func (s *service) needBundles(ctx context.Context, specs []labmesh.Spec) error {
 			continue
 		}
 		bounded, cancel := context.WithTimeout(ctx, submitFetchTime)
-		err := s.n.files.have(bounded, id, 0)
+		err := s.n.files.have(bounded, id, searchTime)
 		cancel()
 		if err == nil {
 			continue
@@ -194,7 +194,7 @@ func (s *service) OpenArtifact(ctx context.Context, id labmesh.TaskID, attempt i
 func (s *service) haveOutputs(ctx context.Context, id labmesh.TaskID, tree string) error {
 	bounded, cancel := context.WithTimeout(ctx, openFetchTime)
 	defer cancel()
-	err := s.n.files.have(bounded, tree, openPatience)
+	err := s.n.files.have(bounded, tree, searchTime)
 	if err == nil || ctx.Err() != nil {
 		return errors.Join(err, ctx.Err())
 	}

@@ -19,7 +19,6 @@ import (
 	"labmesh/content/pack"
 	"labmesh/content/store"
 	"labmesh/content/swarm"
-	"labmesh/exec"
 	"labmesh/exec/artifacts"
 	"labmesh/mesh"
 )
@@ -27,7 +26,6 @@ import (
 // Limits on files.
 const (
 	fetchPatience = 30 * time.Second // that a worker looks for a node that has a bundle
-	fetchPause    = time.Second      // before peers are asked again
 	keepFresh     = 10 * time.Minute // that a tree stays which no task is known to need yet
 
 )
@@ -47,7 +45,7 @@ type files struct {
 	store   *store.Store
 	swarm   *swarm.Swarm
 	members *members
-	self    labmesh.NodeID
+	host    *mesh.Host
 	logger  *slog.Logger
 	spread  chan string // trees that are to be on a second node
 
@@ -63,7 +61,7 @@ type lately struct {
 }
 
 func openFiles(cfg Config, host *mesh.Host, m *members) (*files, error) {
-	f := &files{members: m, self: host.ID(), logger: cfg.Logger, spread: make(chan string, spreadQueue), fresh: map[string]*lately{}}
+	f := &files{members: m, host: host, logger: cfg.Logger, spread: make(chan string, spreadQueue), fresh: map[string]*lately{}}
 	dir := filepath.Join(cfg.DataDir, blobsDir)
 	var err error
 	if f.store, err = store.Open(dir, store.Config{BytesMax: cfg.BlobCache, InUse: f.inUse}); err != nil {
@@ -73,9 +71,20 @@ func openFiles(cfg Config, host *mesh.Host, m *members) (*files, error) {
 	return f, nil
 }
 
-// peers are the members that trees may be had from.
+// peers are the members that trees may be had from: those that are heard of, or
+// all while none is.
 func (f *files) peers() []labmesh.NodeID {
-	return slices.DeleteFunc(f.members.nodes(), func(n labmesh.NodeID) bool { return n == f.self })
+	all := slices.DeleteFunc(f.members.nodes(), func(n labmesh.NodeID) bool { return n == f.host.ID() })
+	heard := make([]labmesh.NodeID, 0, len(all))
+	for _, n := range all {
+		if f.host.Alive(n) {
+			heard = append(heard, n)
+		}
+	}
+	if len(heard) == 0 {
+		return all
+	}
+	return heard
 }
 
 // inUse are the trees that must not make room for others: the bundles of tasks
@@ -146,33 +155,42 @@ func (f *files) purge() {
 	}
 }
 
-// have sees to it that a tree is here. While no node is found that has it, it
-// goes on looking for as long as patience lasts.
-func (f *files) have(ctx context.Context, id string, patience time.Duration) error {
+// errNowhere says that no node was found that has a tree.
+var errNowhere = labmesh.Refuse(labmesh.NotFound, "no node that can be reached has it")
+
+// have sees to it that a tree is here. It gives up when no node is found that
+// has it within the time for the search; what has begun to come may take longer.
+func (f *files) have(ctx context.Context, id string, search time.Duration) error {
+	h, err := content.ParseID(id)
+	if err != nil {
+		return err
+	}
 	f.need(id)
 	if f.store.Complete(id) {
 		return nil
 	}
-	until := time.Now().Add(patience)
-	for {
-		err := f.swarm.Fetch(ctx, id)
-		switch r := labmesh.ReasonOf(err); {
-		case err == nil, ctx.Err() != nil, r == labmesh.Invalid, r == labmesh.TooLarge, exec.DiskFull(err), time.Now().Add(fetchPause).After(until):
-			return err
-		}
-		select {
-		case <-time.After(fetchPause):
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
+	if len(f.peers()) == 0 {
+		return errNowhere
 	}
+	fetch, giveUp := context.WithCancelCause(ctx)
+	defer giveUp(nil)
+	defer time.AfterFunc(search, func() {
+		if !f.store.Has(h) {
+			giveUp(errNowhere)
+		}
+	}).Stop()
+	err = f.swarm.Fetch(fetch, id)
+	if cause := context.Cause(fetch); err != nil && cause != nil {
+		return cause
+	}
+	return err
 }
 
 // Unpack is [exec.Files].
 func (f *files) Unpack(ctx context.Context, id, dir string) error {
 	for tries := 0; ; tries++ {
 		if err := f.have(ctx, id, fetchPatience); err != nil {
-			return err
+			return f.tooSmall(id, err)
 		}
 		err := f.store.Unpack(ctx, id, dir, bundleLimits)
 		if labmesh.ReasonOf(err) != labmesh.NotFound || tries > 0 {
@@ -183,6 +201,19 @@ func (f *files) Unpack(ctx context.Context, id, dir string) error {
 			return err
 		}
 	}
+}
+
+// tooSmall tells a bundle that is too large for this node from one that is too
+// large for any.
+func (f *files) tooSmall(id string, err error) error {
+	if labmesh.ReasonOf(err) != labmesh.TooLarge {
+		return err
+	}
+	m, merr := f.store.Manifest(id)
+	if merr != nil || bundleLimits.Check(m) != nil {
+		return err
+	}
+	return labmesh.Refuse(labmesh.Exhausted, "%v: give this node a larger --blob-cache", err)
 }
 
 // emptyDir removes what is in dir.

@@ -272,7 +272,7 @@ func (n *Node) handOver(ctx context.Context) error {
 }
 
 func (n *Node) serveHTTP(ctx context.Context) error {
-	handler, err := httpapi.New(httpapi.Config{Service: n.service, Logger: n.cfg.Logger, Version: n.cfg.Version, LoopbackOnly: n.cfg.loopback()})
+	handler, err := httpapi.New(httpapi.Config{Service: n.service, Logger: n.cfg.Logger, Version: n.cfg.Version, LoopbackOnly: n.cfg.loopback(), Collectors: n.files.collectors()})
 	if err != nil {
 		return err
 	}
