@@ -34,10 +34,11 @@ const (
 const (
 	dirMode   = 0o700
 	fileMode  = 0o600
-	tempDir   = "tmp"
-	fanOut    = 2                // hex digits that name the directory of a blob
+	tempName  = "new-"           // begins the name of a file that is being written
+	fanOut    = 1                // hex digits that name the directory of a blob: a store has tens of thousands
 	touchStep = 10 * time.Minute // how exactly the time of the last use outlives a restart
-	evictTo   = 95               // percent of the limit that an eviction leaves
+	hexDigits = "0123456789abcdef"
+	evictTo   = 95 // percent of the limit that an eviction leaves
 )
 
 // Config says how much the store may hold.
@@ -74,11 +75,10 @@ func Open(dir string, cfg Config) (*Store, error) {
 	if err := os.MkdirAll(dir, dirMode); err != nil {
 		return nil, fmt.Errorf("open store: %w", err)
 	}
-	if err := os.RemoveAll(filepath.Join(dir, tempDir)); err != nil {
-		return nil, fmt.Errorf("open store: %w", err)
-	}
-	if err := os.Mkdir(filepath.Join(dir, tempDir), dirMode); err != nil {
-		return nil, fmt.Errorf("open store: %w", err)
+	for _, digit := range hexDigits {
+		if err := os.Mkdir(filepath.Join(dir, string(digit)), dirMode); err != nil && !errors.Is(err, fs.ErrExist) {
+			return nil, fmt.Errorf("open store: %w", err)
+		}
 	}
 	if s.cfg.BytesMax == 0 {
 		s.cfg.BytesMax = defaultBytesMax
@@ -93,11 +93,14 @@ func Open(dir string, cfg Config) (*Store, error) {
 	return s, nil
 }
 
-// scan learns what is there.
+// scan learns what is there, and removes what was being written at a crash.
 func (s *Store) scan() error {
 	return filepath.WalkDir(s.dir, func(p string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err
+		}
+		if strings.HasPrefix(d.Name(), tempName) && filepath.Dir(p) != s.dir {
+			return os.Remove(p)
 		}
 		rel, err := filepath.Rel(s.dir, p)
 		if err != nil {
@@ -187,18 +190,13 @@ func (s *Store) keep(ctx context.Context, h content.Hash, data []byte) error {
 // failure a file may be short, which shows when it is read, and it is fetched
 // again.
 func (s *Store) write(h content.Hash, data []byte) error {
-	f, err := os.CreateTemp(filepath.Join(s.dir, tempDir), "blob-")
+	f, err := os.CreateTemp(filepath.Dir(s.path(h)), tempName) // beside where it will be: cheaper than from another directory
 	if err != nil {
 		return err
 	}
 	_, err = f.Write(data)
 	if err = errors.Join(err, f.Close()); err == nil {
 		err = os.Rename(f.Name(), s.path(h))
-		if errors.Is(err, fs.ErrNotExist) {
-			if err = os.MkdirAll(filepath.Dir(s.path(h)), dirMode); err == nil {
-				err = os.Rename(f.Name(), s.path(h))
-			}
-		}
 	}
 	if err != nil {
 		return errors.Join(err, os.Remove(f.Name()))

@@ -135,7 +135,7 @@ func TestDamageIsFound(t *testing.T) {
 		if err := s.Put(t.Context(), h, []byte("hello")); err != nil {
 			t.Fatal(err)
 		}
-		if err := spoil(filepath.Join(dir, h.String()[:2], h.String()[2:])); err != nil {
+		if err := spoil(filepath.Join(dir, h.String()[:1], h.String()[1:])); err != nil {
 			t.Fatal(err)
 		}
 		for range 2 {
@@ -159,14 +159,17 @@ func TestWhatACrashLeftIsSweptAway(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	open(t, dir, store.Config{})
-	write(t, dir, "tmp/blob-123", []byte("half"))
+	write(t, dir, "a/new-123", []byte("half"))
 	write(t, dir, "README", []byte("not ours"))
 	s := open(t, dir, store.Config{})
 	if bytes, _ := s.Usage(); bytes != 0 {
 		t.Errorf("it holds %d bytes", bytes)
 	}
-	if list, err := os.ReadDir(filepath.Join(dir, "tmp")); err != nil || len(list) != 0 {
+	if list, err := os.ReadDir(filepath.Join(dir, "a")); err != nil || len(list) != 0 {
 		t.Errorf("%v, %v", list, err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "README")); err != nil {
+		t.Error(err)
 	}
 }
 
@@ -221,7 +224,7 @@ func TestTheOrderOfLeavingOutlivesARestart(t *testing.T) {
 		if i == 2 {
 			at = time.Now().Add(-time.Hour)
 		}
-		if err := os.Chtimes(filepath.Join(dir, h.String()[:2], h.String()[2:]), at, at); err != nil {
+		if err := os.Chtimes(filepath.Join(dir, h.String()[:1], h.String()[1:]), at, at); err != nil {
 			t.Fatal(err)
 		}
 		hashes = append(hashes, h)

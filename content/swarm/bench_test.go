@@ -22,12 +22,14 @@ func compare(b *testing.B, nodes []*process) {
 	introduce(b, nodes)
 	src, others := nodes[0], nodes[1:]
 	const total = benchBytes * benchFetchers
-	var fetched, again, copied, sent, wasted float64
+	var fetched, again, copied, sent, wasted, fetchCPU, copyCPU float64
 	n := 0.0
 	for b.Loop() {
 		id := src.do(b, order{Op: "pack", Bytes: benchBytes, Seed: byte(n)}).ID
 		before := src.do(b, order{}).Traffic.SentBytes
+		busy := spent(b, nodes)
 		took, _ := together(b, others, order{Op: "fetch", ID: id})
+		fetchCPU += spent(b, nodes) - busy
 		after := src.do(b, order{}).Traffic.SentBytes
 		fetched += took.Seconds()
 		sent += float64(after-before) / benchBytes
@@ -39,8 +41,10 @@ func compare(b *testing.B, nodes []*process) {
 		for _, a := range said {
 			wasted += float64(a.Traffic.WastedBytes)
 		}
+		busy = spent(b, nodes)
 		plain, _ := together(b, others, order{Op: "copy", From: src.Node, Bytes: benchBytes})
 		copied += plain.Seconds()
+		copyCPU += spent(b, nodes) - busy
 		n++
 	}
 	b.ReportMetric(0, "ns/op")
@@ -50,6 +54,8 @@ func compare(b *testing.B, nodes []*process) {
 	b.ReportMetric(total*n/fetched/1e6, "swarm-MB/s")
 	b.ReportMetric(total*n/copied/1e6, "copies-MB/s")
 	b.ReportMetric(copied/fetched, "times-as-fast")
+	b.ReportMetric(fetchCPU/n, "swarm-cpu-s")
+	b.ReportMetric(copyCPU/n, "copies-cpu-s")
 	b.ReportMetric(sent/n, "source-sent")
 	b.ReportMetric(wasted/n/total*100, "%twice")
 }

@@ -14,7 +14,8 @@ const (
 	// A chunk that was asked of one peer is asked of an idle second one when
 	// that would have it in half the time, or when the first is silent so long.
 	secondAfter = 500 * time.Millisecond
-	rateShare   = 0.3 // of the newest chunk in the rate
+	secondWorth = 100 * time.Millisecond // less is not worth sending it twice
+	rateShare   = 0.3                    // of the newest chunk in the rate
 )
 
 // book keeps who has what and who was asked for what. It decides what to ask of
@@ -225,8 +226,9 @@ func (b *book) second(p *party, now time.Time) int {
 		age := now.Sub(q.out[i])
 		here := lasts(int64(b.chunks[i].Size), p.rate)
 		there := lasts(q.bytes, q.rate)
-		slow := age > secondAfter && (q.rate == 0 || now.Sub(q.last) > secondAfter) || p.rate > 0 && there > 2*here && age > here
-		if wait := there + age; slow && wait > worst {
+		silent := age > secondAfter && now.Sub(q.last) > secondAfter
+		slow := p.rate > 0 && there > 2*here+secondWorth && age > here+secondWorth
+		if wait := there + age; (silent || slow) && wait > worst {
 			best, worst = i, wait
 		}
 	}

@@ -64,6 +64,7 @@ type answer struct {
 	Addrs   []string
 	ID      string
 	Traffic swarm.Traffic
+	CPU     float64 // seconds that the process has used
 }
 
 // process is a node as its parent sees it.
@@ -78,10 +79,9 @@ type process struct {
 func startNode(b *testing.B, listen string, wrap ...string) *process {
 	b.Helper()
 	args := append(wrap, os.Args[0])
-	cmd := exec.CommandContext(b.Context(), args[0], args[1:]...)
+	cmd := exec.Command(args[0], args[1:]...) // it ends with its standard input, which ends with us
 	cmd.Env = append(os.Environ(), nodeDir+"="+b.TempDir(), nodeDir+"_LISTEN="+listen)
 	cmd.Stderr = os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		b.Fatal(err)
@@ -140,6 +140,15 @@ func together(b *testing.B, nodes []*process, o order) (took time.Duration, said
 		said = append(said, p.hear(b))
 	}
 	return time.Since(began), said
+}
+
+// spent is the processor time of all nodes so far.
+func spent(b *testing.B, nodes []*process) (sum float64) {
+	b.Helper()
+	for _, p := range nodes {
+		sum += p.do(b, order{}).CPU
+	}
+	return sum
 }
 
 // introduce lets all nodes know all, and waits until they are connected.
@@ -245,11 +254,19 @@ func beNode(dir, listen string) error {
 		if err != nil {
 			a.Err = fmt.Sprintf("%s %s: %v", host.ID(), o.Op, err)
 		}
-		a.Traffic = w.Traffic()
+		a.Traffic, a.CPU = w.Traffic(), cpu()
 		if err := say.Encode(a); err != nil {
 			return err
 		}
 	}
+}
+
+func cpu() float64 {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano()).Seconds()
 }
 
 func packRandom(ctx context.Context, s *store.Store, dir string, seed byte, n int) (string, error) {
