@@ -62,7 +62,7 @@ func TestSaysWhatTheMachineOffers(t *testing.T) {
 	bin := root(t, map[string]string{
 		"go":      "#!/bin/sh\necho go version go1.99.1 linux/amd64\n",
 		"gcc":     "#!/bin/sh\nexit 1\n",
-		"python3": "#!/bin/sh\n[ \"$1\" = --version ] && echo Python 3.11.2 || echo pytest 7.2.1 >&2\n",
+		"python3": "#!/bin/sh\ncase $2 in *pytest*) echo 7.2.1;; *) echo 3.11.2;; esac\n",
 	})
 	c := probe.Probe(t.Context(), probe.Config{Dir: t.TempDir(), Environ: []string{"PATH=" + bin + ":/bin"}, Root: root(t, nil)})
 	if c.Platform != runtime.GOOS+"/"+runtime.GOARCH || !slices.Contains(c.Hardware, "cpu") || c.CPU.Threads < 1 || c.CPU.Cores < 1 ||

@@ -30,7 +30,6 @@ var known = []tool{
 	{"make", "make", []string{"--version"}},
 	{"node", "node", []string{"--version"}},
 	{"nvcc", "nvcc", []string{"--version"}},
-	{"python3", "python3", []string{"--version"}},
 }
 
 var version = regexp.MustCompile(`\d+(\.\d+)+[0-9A-Za-z.+-]*`)
@@ -52,19 +51,27 @@ func tools(ctx context.Context, environ []string) map[string]string {
 	for _, t := range known {
 		asking.Go(func() { add(t) })
 	}
-	asking.Go(func() {
-		for _, python := range pythons(environ) {
-			if add(tool{"pytest", python, []string{"-m", "pytest", "--version"}}) {
-				return
+	for name, program := range map[string]string{"python3": asksPython, "pytest": asksPytest} {
+		asking.Go(func() {
+			for _, python := range pythons(environ) {
+				if add(tool{name, python, []string{"-c", program}}) {
+					return
+				}
 			}
-		}
-	})
+		})
+	}
 	asking.Wait()
 	return found
 }
 
-// pythons lists the interpreters that may have pytest, in the order in which
-// the test runner tries them.
+// What an interpreter is asked. The test runner asks the same of the same ones
+// (exec/runner/python.go), so that what is said to be there will run.
+const (
+	asksPython = "import sys; assert sys.version_info >= (3, 6); print(sys.version.split()[0])"
+	asksPytest = "import pytest; assert int(pytest.__version__.split('.')[0]) >= 6; print(pytest.__version__)"
+)
+
+// pythons lists the interpreters to ask, in the order in which the test runner does.
 func pythons(environ []string) []string {
 	var named, virtual []string
 	for _, v := range environ {

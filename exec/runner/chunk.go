@@ -47,7 +47,7 @@ func (m chunkMachine) Launch(ctx context.Context, a exec.Attempt, p suite.Progra
 // Python finds an interpreter.
 func (m chunkMachine) Python(ctx context.Context, pytest bool) (string, error) {
 	if !pytest {
-		return m.t.python.plain()
+		return m.t.python.plain(ctx)
 	}
 	if py := m.t.python.withPytest(ctx); py != "" {
 		return py, nil

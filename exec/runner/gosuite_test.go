@@ -93,6 +93,10 @@ func TestGoSuiteArguments(t *testing.T) {
 	if strings.Join(got, " ") != "nowhere .::TestSubs .::TestSlow ./bad ./sub::TestS" {
 		t.Error(got)
 	}
+	c = b.run(t, b.attempt(t, goTree, suite.Config{Framework: suite.Go, Collect: true, Paths: []string{".::TestOK", "sub/s_test.go"}}))
+	if c.result.Cases != 2 || c.collected[0].ID != ".::TestOK" || c.collected[1].ID != "./sub::TestS" {
+		t.Errorf("%+v", c.collected)
+	}
 	c = b.run(t, b.attempt(t, goTree, suite.Config{Framework: suite.Go, Cases: []string{".::TestSubs/bad"}, Args: []string{"-run=TestSubs", "-args", "x"}}))
 	if c.verdicts() != ".::TestSubs/bad failed\n" {
 		t.Error(c.verdicts())

@@ -21,20 +21,27 @@ const (
 	headBytesMax = 1 << 20          // of a Python file, looked at for its imports
 )
 
-// pythons finds interpreters, and remembers which has pytest.
+// What an interpreter is asked, to find out whether it will do. The probe of
+// the machine asks the same (exec/probe/tools.go).
+const (
+	asksPython = "import sys; assert sys.version_info >= (3, 6)"
+	asksPytest = "import pytest; assert int(pytest.__version__.split('.')[0]) >= 6"
+)
+
+// pythons finds interpreters, and remembers which do.
 type pythons struct {
 	candidates []string
 	env        []string
 
-	mu     sync.Mutex
-	pytest string    // an interpreter that has pytest
-	asked  time.Time // when none had
+	mu    sync.Mutex
+	found map[string]string    // by what was asked: an interpreter
+	asked map[string]time.Time // when none would do
 }
 
 // newPythons lists the interpreters that a node with this environment may use,
 // in order: LABMESH_PYTHON, the virtual environment, python3 on PATH, /usr/bin/python3.
 func newPythons(environ []string) *pythons {
-	p := &pythons{env: inherit(environ)}
+	p := &pythons{env: inherit(environ), found: map[string]string{}, asked: map[string]time.Time{}}
 	for _, v := range environ {
 		switch name, value, _ := strings.Cut(v, "="); {
 		case value == "":
@@ -48,41 +55,41 @@ func newPythons(environ []string) *pythons {
 	return p
 }
 
-// plain is the first interpreter that is there.
-func (p *pythons) plain() (string, error) {
-	for _, c := range p.candidates {
-		if path, err := lookPath(c, "/", p.env); err == nil {
-			return path, nil
-		}
+// plain is the first interpreter that works.
+func (p *pythons) plain(ctx context.Context) (string, error) {
+	if py := p.first(ctx, asksPython); py != "" {
+		return py, nil
 	}
 	return "", &problem{labmesh.CauseProgram, "no python3 on this machine: install it, or name one in LABMESH_PYTHON where the node is started"}
 }
 
-// withPytest is the first interpreter that can import pytest, or "".
-func (p *pythons) withPytest(ctx context.Context) string {
+// withPytest is the first interpreter that has pytest, or "".
+func (p *pythons) withPytest(ctx context.Context) string { return p.first(ctx, asksPytest) }
+
+// first is the first interpreter that runs this, or "".
+func (p *pythons) first(ctx context.Context, program string) string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.pytest != "" || time.Since(p.asked) < probeAgain {
-		return p.pytest
+	if py := p.found[program]; py != "" || time.Since(p.asked[program]) < probeAgain {
+		return py
 	}
 	for _, c := range p.candidates {
 		path, err := lookPath(c, "/", p.env)
 		if err != nil {
 			continue
 		}
-		ctx, cancel := context.WithTimeout(ctx, probeTimeout)
-		cmd := exec.CommandContext(ctx, path, "-c", "import pytest")
-		cmd.Env = p.env
-		cmd.WaitDelay = time.Second
+		bounded, cancel := context.WithTimeout(ctx, probeTimeout)
+		cmd := exec.CommandContext(bounded, path, "-c", program)
+		cmd.Dir, cmd.Env, cmd.WaitDelay = os.TempDir(), p.env, time.Second // no .python-version or the like decides
 		err = cmd.Run()
 		cancel()
 		if err == nil {
-			p.pytest = path
+			p.found[program] = path
 			return path
 		}
 	}
 	if ctx.Err() == nil {
-		p.asked = time.Now()
+		p.asked[program] = time.Now()
 	}
 	return ""
 }
@@ -115,7 +122,7 @@ func (p *pythons) choose(ctx context.Context, file, node string, args []string) 
 			return how{runnerPytest, job{name: py, args: append(all, target), dir: dir, env: env}}, nil
 		}
 	}
-	py, err := p.plain()
+	py, err := p.plain(ctx)
 	if err != nil {
 		return how{}, err
 	}

@@ -97,6 +97,10 @@ func TestUnittestArguments(t *testing.T) {
 	if c.result.Cases != 1 || c.collected[0].ID != "test_a.py::A::test_ok" {
 		t.Errorf("%+v %v", c.result, c.collected)
 	}
+	c = b.run(t, b.attempt(t, tree, suite.Config{Framework: suite.Unittest, Collect: true, Paths: []string{"test_a.py::A::test_ok", "test_a.py::Slow"}}))
+	if c.result.Cases != 3 || c.collected[0].ID != "test_a.py::A::test_ok" || c.collected[2].ID != "test_a.py::Slow::test_2" {
+		t.Errorf("%+v %v", c.result, c.collected)
+	}
 	c = b.run(t, b.attempt(t, tree, suite.Config{Framework: suite.Unittest, Collect: true, Args: []string{"--nonsense"}}))
 	if c.result.Errors != 1 || !strings.Contains(c.collected[0].Error, "--nonsense") {
 		t.Errorf("%+v %v", c.result, c.collected)

@@ -32,9 +32,10 @@ type Machine interface {
 	Python(ctx context.Context, pytest bool) (string, error)
 }
 
-// Names in an attempt's directory.
+// Names of files. What interpreters read and write is in the attempt's directory
+// for temporary files, which every sandbox lets them use.
 const (
-	ownDir        = "suite" // plans, events and plugins
+	ownDir        = "labmesh-suite" // in the one for temporary files: plans, events and plugins
 	collectedName = "collected.jsonl"
 	junitName     = "junit.xml"
 )
@@ -61,7 +62,7 @@ func Run(ctx context.Context, m Machine, a exec.Attempt, conf Config) (labmesh.O
 	if err := conf.Validate(); err != nil {
 		return labmesh.Outcome{}, err
 	}
-	if err := os.MkdirAll(filepath.Join(a.Dir, ownDir), 0o700); err != nil {
+	if err := os.MkdirAll(filepath.Join(a.Tmp(), ownDir), 0o700); err != nil {
 		return labmesh.Outcome{}, fmt.Errorf("make the chunk's directory: %w", err)
 	}
 	c := &chunk{m: m, a: a, conf: conf, label: string(conf.Framework), quarantine: map[string]bool{}, ended: map[string]bool{}, counts: map[labmesh.TestVerdict]int{}}
@@ -94,7 +95,7 @@ func unique(list []string) []string {
 }
 
 // file is a file of the chunk's own.
-func (c *chunk) file(name string) string { return filepath.Join(c.a.Dir, ownDir, name) }
+func (c *chunk) file(name string) string { return filepath.Join(c.a.Tmp(), ownDir, name) }
 
 // verdict is how one case ended.
 type verdict struct {
@@ -118,7 +119,7 @@ func (c *chunk) record(v verdict) {
 	}
 	t := labmesh.TestCase{Suite: c.conf.Suite, Framework: c.label, File: clipName(v.file), Name: clipName(v.name), Params: clipName(v.params),
 		Verdict: v.verdict, Seconds: max(v.seconds, 0), Try: max(c.conf.Try, 1), Message: clip(v.message, labmesh.CaseMessageBytesMax), Log: v.log}
-	t.Quarantined = c.quarantine[v.id] && v.id != "" || c.quarantine[v.file+"::"+v.name]
+	t.Quarantined = v.id != "" && c.quarantine[v.id] || v.file != "" && c.quarantine[v.file] || c.quarantine[v.file+"::"+v.name]
 	c.counts[v.verdict]++
 	if v.verdict.Bad() && !t.Quarantined {
 		c.bad++

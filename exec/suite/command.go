@@ -25,10 +25,7 @@ const (
 // command runs a chunk of a suite of any program that writes JUnit XML.
 func (c *chunk) command(ctx context.Context) (labmesh.Outcome, error) {
 	c.label = "junit"
-	if err := os.MkdirAll(c.a.Keep(), 0o700); err != nil {
-		return labmesh.Outcome{}, fmt.Errorf("make the directory for the report: %w", err)
-	}
-	report := filepath.Join(c.a.Keep(), junitName)
+	report := c.file(junitName)
 	args := expand(c.conf.Command, c.conf.Files, report)
 	exit, err := c.m.Launch(ctx, c.a, Program{Name: args[0], Args: args[1:]})
 	if err != nil {
@@ -81,10 +78,17 @@ func quote(s string) string {
 	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }
 
-// readReport records the test cases of a report and returns the files that they are of.
+// readReport puts a report among the files to keep, records its test cases and
+// returns the files that they are of.
 func (c *chunk) readReport(report string) (seen map[string]bool, err error) {
 	seen = map[string]bool{}
-	f, err := os.Open(report)
+	kept := filepath.Join(c.a.Keep(), junitName)
+	if info, err := os.Lstat(report); err == nil && info.Mode().IsRegular() { // else an earlier life of this worker has moved it
+		if err := errors.Join(os.MkdirAll(c.a.Keep(), 0o700), os.Rename(report, kept)); err != nil {
+			return seen, err
+		}
+	}
+	f, err := os.Open(kept)
 	if err != nil {
 		return seen, err
 	}

@@ -26,6 +26,7 @@ const (
 // tailer reads the lines of a file that grows.
 type tailer struct {
 	path string
+	most int // bytes of a line; a longer one is left out
 	file *os.File
 	part []byte // of a line that is not whole yet
 	skip bool   // the line at hand is too long
@@ -62,7 +63,7 @@ func (t *tailer) feed(p []byte, f func([]byte)) {
 	for len(p) > 0 {
 		i := bytes.IndexByte(p, '\n')
 		if i < 0 {
-			if t.skip = t.skip || len(t.part)+len(p) > lineBytesMax; t.skip {
+			if t.skip = t.skip || len(t.part)+len(p) > t.most; t.skip {
 				t.part = t.part[:0]
 			} else {
 				t.part = append(t.part, p...)
@@ -70,7 +71,8 @@ func (t *tailer) feed(p []byte, f func([]byte)) {
 			return
 		}
 		line := p[:i]
-		if len(t.part) > 0 {
+		t.skip = t.skip || len(t.part)+i > t.most
+		if len(t.part) > 0 && !t.skip {
 			t.part = append(t.part, line...)
 			line = t.part
 		}
@@ -101,7 +103,7 @@ type watcher interface {
 func (c *chunk) supervise(ctx context.Context, p Program, path string, w watcher) (process.Exit, error) {
 	run, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
-	t := &tailer{path: path}
+	t := &tailer{path: path, most: lineBytesMax}
 	defer t.close()
 	type ended struct {
 		exit process.Exit

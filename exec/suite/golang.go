@@ -48,7 +48,7 @@ func (c *chunk) golang(ctx context.Context) (labmesh.Outcome, error) {
 		if err != nil && !errors.Is(err, errTooMuch) {
 			return c.outcome(ctx), err
 		}
-		if stopped(ctx) {
+		if ctx.Err() != nil {
 			return c.outcome(ctx), nil
 		}
 		for _, name := range s.conclude(exit, err) {
@@ -160,8 +160,16 @@ func runPattern(cases []string, asked string) string {
 func (c *chunk) collectGo(ctx context.Context, flags goFlags, log *goLog) (labmesh.Outcome, error) {
 	packages := make([]string, 0, len(c.conf.Paths))
 	var list []collected
+	only := map[string]map[string]bool{} // by package: the tests of it that were asked for
 	for _, p := range c.conf.Paths {
-		pattern, err := goPattern(c.a.Work(), p)
+		p, name, one := strings.Cut(p, "::")
+		pattern, err := goPattern(c.a.Work(), p, one)
+		if dir := goDir(strings.TrimPrefix(pattern, "./")); one && err == nil {
+			if only[dir] == nil {
+				only[dir] = map[string]bool{}
+			}
+			only[dir][name] = true
+		}
 		if err != nil {
 			list = append(list, collected{ID: p, File: clipName(p), Error: err.Error()})
 			continue
@@ -188,7 +196,7 @@ func (c *chunk) collectGo(ctx context.Context, flags goFlags, log *goLog) (labme
 	}
 	for _, pkg := range s.packages {
 		for _, name := range s.listed[pkg] {
-			if dir := s.dir(pkg); flags.chosen(name) {
+			if dir := s.dir(pkg); flags.chosen(name) && (only[dir] == nil || only[dir][name]) {
 				list = append(list, collected{ID: dir + "::" + name, File: clipName(dir), Name: clipName(name)})
 			}
 		}
@@ -202,22 +210,20 @@ func (c *chunk) collectGo(ctx context.Context, flags goFlags, log *goLog) (labme
 	return c.keepCollected(list)
 }
 
-// goPattern is the pattern of the packages of a path.
-func goPattern(root, p string) (string, error) {
-	clean, deep := strings.CutSuffix(p, "...")
-	clean = strings.TrimSuffix(clean, "/")
-	info, err := os.Stat(filepath.Join(root, filepath.FromSlash(clean)))
-	if err != nil {
-		return "", fmt.Errorf("there is no %s here: check the path, and that the bundle holds it", p)
-	}
-	dir := path.Clean(filepath.ToSlash(clean))
+// goPattern is the pattern of the packages of a path: of a directory and all
+// below it, or of one alone.
+func goPattern(root, p string, alone bool) (string, error) {
+	dir := path.Clean(filepath.ToSlash(strings.TrimSuffix(p, "...")))
+	info, err := os.Stat(filepath.Join(root, filepath.FromSlash(dir)))
 	switch {
+	case err != nil:
+		return "", fmt.Errorf("there is no %s here: check the path, and that the bundle holds it", p)
 	case !info.IsDir():
-		dir = path.Dir(dir)
-	case deep || p == clean || strings.HasSuffix(p, "/"):
-		dir += "/..."
+		return "./" + path.Dir(dir), nil
+	case alone:
+		return "./" + dir, nil
 	}
-	return "./" + dir, nil
+	return "./" + dir + "/...", nil
 }
 
 // goDirs says where packages are, relative to the work directory.

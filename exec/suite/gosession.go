@@ -250,7 +250,8 @@ func (s *goSession) look(now time.Time) (kill bool) {
 func (s *goSession) conclude(exit process.Exit, err error) (alone []string) {
 	var under []string // way
 	for _, name := range s.order {
-		if t := s.tests[name]; t != nil && !t.paused {
+		_, wanted := s.want[name]
+		if t := s.tests[name]; t != nil && !t.paused && (wanted || len(s.want) == 1) {
 			under = append(under, name)
 		}
 	}

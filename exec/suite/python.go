@@ -4,6 +4,7 @@ import (
 	"context"
 	"embed"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path"
@@ -12,7 +13,6 @@ import (
 	"strings"
 
 	"labmesh"
-	"labmesh/exec"
 	"labmesh/exec/output"
 	"labmesh/exec/process"
 )
@@ -55,11 +55,14 @@ func (c *chunk) python(ctx context.Context) (labmesh.Outcome, error) {
 		s := newSession(c, left)
 		exit, err := c.interpret(ctx, py, n, plan{Paths: files(left), Args: c.conf.Args, Cases: left, Timeout: c.conf.CaseTimeout,
 			FailFast: c.conf.FailFast, Quarantine: c.conf.Quarantine}, s)
-		if err != nil && !errorsIsTooMuch(err) {
+		if err != nil && !errors.Is(err, errTooMuch) {
 			return c.outcome(ctx), err
 		}
 		if ctx.Err() != nil {
 			return c.outcome(ctx), nil
+		}
+		if full := s.diskFull(); full != nil {
+			return labmesh.Outcome{Cause: labmesh.CauseDisk, Error: full.Error(), Result: c.outcome(ctx).Result}, nil
 		}
 		if !s.conclude(exit, err) {
 			return c.outcome(ctx), nil
@@ -123,9 +126,3 @@ func (c *chunk) stream() output.Stream {
 
 // printed is how much is in the log of the attempt so far.
 func (c *chunk) printed() int64 { return c.a.Output.Size(c.stream()) }
-
-// stopped reports whether the chunk has to stop before its end.
-func stopped(ctx context.Context) bool {
-	_, _, ok := exec.Stopped(ctx)
-	return ok
-}

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"labmesh"
+	"labmesh/exec"
 	"labmesh/exec/process"
 )
 
@@ -113,7 +114,7 @@ func (s *session) end(e event) {
 	if s.running == e.ID {
 		s.running = ""
 	}
-	if !s.cases[e.ID] || s.late != "" {
+	if s.late != "" {
 		return
 	}
 	switch e.Verdict {
@@ -124,8 +125,8 @@ func (s *session) end(e event) {
 
 // say records the verdict on a case.
 func (s *session) say(id string, v labmesh.TestVerdict, seconds float64, message string) {
-	if s.c.ended[id] {
-		return
+	if !s.cases[id] || s.c.ended[id] {
+		return // nobody asked, or it is known
 	}
 	s.ended++
 	file, name, params := parts(id)
@@ -177,11 +178,23 @@ func (s *session) stackText() string {
 	return tail(strings.TrimSpace(string(data)), 3000)
 }
 
+// diskFull is why an interpreter that did not come to its end could not say so:
+// that is no crash of a test.
+func (s *session) diskFull() error {
+	if s.done {
+		return nil
+	}
+	if err := appendLine(s.events, []byte("{}")); exec.DiskFull(err) {
+		return fmt.Errorf("record what the tests did: %w", err)
+	}
+	return nil
+}
+
 // conclude gives verdicts to the cases that the end of the interpreter decides.
 // It reports whether the chunk goes on in another.
 func (s *session) conclude(exit process.Exit, err error) (more bool) {
 	how := s.how(exit, err)
-	crashed := s.running != "" && s.late == ""
+	crashed := s.cases[s.running] && !s.c.ended[s.running] && s.late == ""
 	if crashed {
 		s.say(s.running, labmesh.TestCrashed, 0, fmt.Sprintf("crashed while running %s: %s\n%s", s.running, how, s.stackText()))
 	}
@@ -250,5 +263,3 @@ func ending(exit process.Exit, err error) string {
 	}
 	return fmt.Sprintf("exit code %d", exit.Code)
 }
-
-func errorsIsTooMuch(err error) bool { return errors.Is(err, errTooMuch) }

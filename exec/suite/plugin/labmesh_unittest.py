@@ -233,9 +233,19 @@ def main():
         loader.testNamePatterns = [p if "*" in p else "*%s*" % p for p in opts.patterns]
     want = None if plan.get("collect") else set(plan["cases"])
     tests, names, files = [], {}, []
+    only = {}  # by file: the names in it that were asked for
     for path in plan["paths"]:
+        path, _, name = path.partition("::")
         if os.path.exists(path):
-            files += [f for f in walk(path, opts.pattern) if f not in files]
+            new = [f for f in walk(path, opts.pattern) if f not in files]
+            files += new
+            for f in new if name else []:
+                only[f] = []
+            for f in walk(path, opts.pattern):
+                if name and f in only:
+                    only[f].append("%s::%s" % (f, name))
+                elif not name:
+                    only.pop(f, None)
         else:
             events.write("error", id=path, text="there is no %s here: check the path, and that the bundle holds it" % path)
     for file in files:
@@ -254,7 +264,9 @@ def main():
                 continue
             name = name_of(file, test)
             if want is None:
-                events.write("item", id=name)
+                chosen = only.get(file)
+                if chosen is None or any(name == c or name.startswith(c + "::") for c in chosen):
+                    events.write("item", id=name)
             elif name in want:
                 tests.append((test, name))
                 names[id(test)] = name
