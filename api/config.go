@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"path"
 	"slices"
 	"strings"
 
@@ -72,8 +73,13 @@ func validateTest(raw json.RawMessage) *labmesh.Error {
 		File      string          `json:"test_file"`
 		Args      []string        `json:"test_args"`
 		Framework json.RawMessage `json:"framework"`
+		Dir       string          `json:"dir"`
+		Umask     string          `json:"umask"`
 	}
 	if e := readConfig(raw, &c); e != nil {
+		return e
+	}
+	if e := validatePlace(c.Umask, c.Dir); e != nil {
 		return e
 	}
 	if c.Framework != nil && c.File == "" {
@@ -127,14 +133,34 @@ func validateCustom(raw json.RawMessage) *labmesh.Error {
 		Name  string   `json:"name"`
 		Args  []string `json:"args"`
 		Shell bool     `json:"shell"`
+		Dir   string   `json:"dir"`
+		Umask string   `json:"umask"`
 	}
 	if e := readConfig(raw, &c); e != nil {
+		return e
+	}
+	if e := validatePlace(c.Umask, c.Dir); e != nil {
 		return e
 	}
 	if e := validateArg("config.name", c.Name); e != nil {
 		return e
 	}
 	return validateArgs("config.args", c.Args)
+}
+
+// validatePlace refuses a umask that is none, and a directory that leads out of
+// the work directory without being absolute.
+func validatePlace(umask, dir string) *labmesh.Error {
+	octal := func(r rune) bool { return r < '0' || r > '7' }
+	switch digits := strings.TrimPrefix(umask, "0"); {
+	case len(digits) > 3 || strings.ContainsFunc(umask, octal):
+		return refuse("config.umask", "%.20q is none: give it as octal digits, e.g. \"022\"", umask)
+	case len(dir) > ArgBytesMax || strings.ContainsRune(dir, 0):
+		return refuse("config.dir", "it has more than %d bytes or holds a NUL character", ArgBytesMax)
+	case !strings.HasPrefix(dir, "/") && slices.Contains(strings.Split(path.Clean("./"+dir), "/"), ".."):
+		return refuse("config.dir", "%.200q leads out of the work directory: give a path inside it, or an absolute one", dir)
+	}
+	return nil
 }
 
 func validateArg(field, s string) *labmesh.Error {

@@ -32,6 +32,8 @@ type CustomConfig struct {
 	// Dir is where it runs: an absolute path, or one from the work directory,
 	// which is also the default.
 	Dir string `json:"dir,omitempty"`
+	// Umask is the file mode creation mask as octal digits, e.g. "022"; without it, the node's.
+	Umask string `json:"umask,omitempty"`
 	// Stdin is what it can read; without it, nothing.
 	Stdin string `json:"stdin,omitempty"`
 	// GraceSeconds is the time between SIGTERM and SIGKILL on cancel and
@@ -46,8 +48,6 @@ func (c CustomConfig) Validate() error {
 		return labmesh.RefuseField("config.name", "config: name: it is missing: give the program to run")
 	case strings.ContainsRune(c.Name, 0):
 		return labmesh.RefuseField("config.name", "config: name: it holds a NUL byte")
-	case strings.ContainsRune(c.Dir, 0):
-		return labmesh.RefuseField("config.dir", "config: dir: it holds a NUL byte")
 	case strings.ContainsRune(strings.Join(c.Args, ""), 0):
 		return labmesh.RefuseField("config.args", "config: args: an argument holds a NUL byte")
 	case len(c.Stdin) > stdinBytesMax:
@@ -55,7 +55,7 @@ func (c CustomConfig) Validate() error {
 	case c.GraceSeconds < 0 || c.GraceSeconds > graceMax.Seconds():
 		return labmesh.RefuseField("config.grace_seconds", "config: grace_seconds: it must be from 0 to %g", graceMax.Seconds())
 	}
-	return nil
+	return checkPlace(c.Umask, c.Dir)
 }
 
 // ParseCustom reads the config of a custom task and refuses what it does not know.
@@ -73,7 +73,7 @@ func (c *Custom) Run(ctx context.Context, a exec.Attempt) labmesh.Outcome {
 	if err != nil {
 		return fault(err)
 	}
-	j := job{name: conf.Name, args: conf.Args, dir: conf.Dir, stdin: conf.Stdin,
+	j := job{name: conf.Name, args: conf.Args, dir: conf.Dir, stdin: conf.Stdin, umask: conf.Umask,
 		grace: time.Duration(conf.GraceSeconds * float64(time.Second))}
 	if conf.Shell {
 		j.name, j.args = "/bin/sh", append([]string{"-c", conf.Name, "sh"}, conf.Args...)

@@ -17,7 +17,8 @@
 //
 // and last those of the task's `env`, which may set anything but names that
 // begin with LABMESH_. It starts in an empty work directory of its own, with
-// nothing to read on stdin and the umask of the node.
+// nothing to read on stdin, the umask of the node unless its config says
+// otherwise, and no core dumps.
 package runner
 
 import (
@@ -30,12 +31,15 @@ import (
 
 // New is the runners of this machine, by the kind of task they run. Environ is
 // the node's own environment, as [os.Environ] gives it.
-func New(host *process.Host, environ []string) (map[labmesh.Kind]exec.Runner, error) {
+func New(host *process.Host, environ []string, with ...Option) (map[labmesh.Kind]exec.Runner, error) {
 	cwd, err := os.Getwd()
 	if err != nil {
 		return nil, err
 	}
 	s := &shop{host: host, base: inherit(environ)}
+	for _, o := range with {
+		o(s)
+	}
 	return map[labmesh.Kind]exec.Runner{
 		labmesh.Custom: &Custom{s},
 		labmesh.Test:   &Test{shop: s, root: cwd, python: newPythons(environ)},

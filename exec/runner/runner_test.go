@@ -20,6 +20,7 @@ import (
 	"labmesh/exec/keeper"
 	"labmesh/exec/process"
 	"labmesh/exec/runner"
+	"labmesh/exec/sandbox"
 )
 
 // keeperArg makes the test binary play the keeper, of the directory and with the window that follow.
@@ -33,7 +34,22 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
+	if len(os.Args) > 2 && os.Args[1] == sandboxArg {
+		os.Exit(sandbox.Main(os.Args[2:]))
+	}
 	goleak.VerifyTestMain(m)
+}
+
+// sandboxArg has the test's own program play the parts of a sandbox.
+const sandboxArg = "labmesh-test-sandbox"
+
+func box(t testing.TB) sandbox.Box {
+	t.Helper()
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return sandbox.New([]string{exe, sandboxArg}, os.Environ())
 }
 
 // bench is a worker with real runners.
@@ -50,7 +66,7 @@ func newBench(t *testing.T, environ ...string) *bench {
 	if err != nil {
 		t.Fatal(err)
 	}
-	runners, err := runner.New(host, append(os.Environ(), environ...))
+	runners, err := runner.New(host, append(os.Environ(), environ...), runner.In(box(t)))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -18,6 +18,7 @@ import (
 	"labmesh/exec"
 	"labmesh/exec/output"
 	"labmesh/exec/process"
+	"labmesh/exec/sandbox"
 )
 
 // stdinName is the file of an attempt's directory that holds what its program can read.
@@ -27,6 +28,7 @@ const stdinName = "stdin"
 type shop struct {
 	host *process.Host
 	base []string // the environment of every task
+	box  sandbox.Box
 }
 
 // job is a program to run for an attempt.
@@ -36,6 +38,7 @@ type job struct {
 	dir   string // from the work directory; "" means the work directory
 	stdin string // what it can read
 	grace time.Duration
+	umask string   // octal digits; "" leaves the node's
 	env   []string // besides what every task sees
 }
 
@@ -69,7 +72,7 @@ func (s *shop) run(ctx context.Context, a exec.Attempt, j job) (process.Exit, er
 	if err := checkEnv(a.Task.Spec.Env); err != nil {
 		return process.Exit{}, err
 	}
-	c := process.Command{Dir: a.Work(), Env: environment(s.base, a, j.env...), Output: a.Output, Grace: j.grace}
+	c := process.Command{Dir: a.Work(), Env: environment(s.base, a, j.env...), Output: a.Output, Grace: j.grace, Limits: limits(a)}
 	if j.dir != "" {
 		if c.Dir = j.dir; !filepath.IsAbs(j.dir) {
 			c.Dir = filepath.Join(a.Work(), j.dir)
@@ -90,9 +93,17 @@ func (s *shop) run(ctx context.Context, a exec.Attempt, j job) (process.Exit, er
 		return process.Exit{}, missing(j.name, err)
 	}
 	c.Path, c.Args = path, append([]string{j.name}, j.args...)
+	s.mask(&c, j.umask)
+	why, err := s.shut(&c, a)
+	if err != nil {
+		return process.Exit{}, err
+	}
 	exit, err := s.host.Run(ctx, c)
 	if err != nil {
 		return exit, startProblem(j.name, path, err)
+	}
+	if p := why(); p != nil {
+		return exit, p
 	}
 	return exit, nil
 }
@@ -167,6 +178,9 @@ type usage struct {
 	UserSeconds   float64 `json:"user_seconds"`
 	SystemSeconds float64 `json:"system_seconds"`
 	MaxRSSMB      float64 `json:"max_rss_mb,omitempty"` // MiB, of the largest process
+
+	PeakMemoryMB  float64  `json:"peak_memory_mb,omitempty"`  // MiB, of all its processes at once, with files they had in memory
+	LimitsNotHeld []string `json:"limits_not_held,omitempty"` // what this machine could not hold it to
 }
 
 // conclude makes the outcome of a program that ran.
@@ -183,13 +197,16 @@ func conclude(ctx context.Context, a exec.Attempt, exit process.Exit, r result) 
 		Metrics: encode(usage{
 			CPUSeconds:  (exit.User + exit.System).Seconds(),
 			UserSeconds: exit.User.Seconds(), SystemSeconds: exit.System.Seconds(),
-			MaxRSSMB: float64(exit.MaxRSS) / (1 << 20),
+			MaxRSSMB: float64(exit.MaxRSS) / (1 << 20), PeakMemoryMB: float64(exit.PeakMemory) / (1 << 20), LimitsNotHeld: exit.NotHeld,
 		}),
 	}
 	cause, message, stopped := exec.Stopped(ctx)
+	oom, killed := outOfMemory(a, exit)
 	switch {
 	case exit.Stopped && stopped:
 		o.Cause, o.Error = cause, message
+	case killed:
+		o.Cause, o.Error = labmesh.CauseOOM, oom
 	case exit.Signal != 0:
 		o.Cause, o.Error = labmesh.CauseSignal, fmt.Sprintf("the program was killed by %s (%v)", r.Signal, exit.Signal)
 	case exit.Code != 0:

@@ -33,7 +33,8 @@ type TestConfig struct {
 	// from the root of the task's bundle; without one, from where the node was started.
 	TestFile string   `json:"test_file"`
 	TestArgs []string `json:"test_args,omitempty"`
-	Dir      string   `json:"dir,omitempty"` // where it runs; default: the file's directory
+	Dir      string   `json:"dir,omitempty"`   // where it runs; default: the file's directory
+	Umask    string   `json:"umask,omitempty"` // as octal digits, e.g. "022"; default: that of the node
 }
 
 // ParseTest reads the config of a test task and refuses what it does not know.
@@ -48,7 +49,7 @@ func ParseTest(config json.RawMessage) (TestConfig, error) {
 	case strings.ContainsRune(c.TestFile+c.Dir+strings.Join(c.TestArgs, ""), 0):
 		return c, labmesh.RefuseField("config", "config: it holds a NUL byte")
 	}
-	return c, nil
+	return c, checkPlace(c.Umask, c.Dir)
 }
 
 // how is the way to run a test file.
@@ -77,6 +78,7 @@ func (t *Test) Run(ctx context.Context, a exec.Attempt) labmesh.Outcome {
 	if conf.Dir != "" {
 		h.job.dir = conf.Dir
 	}
+	h.job.umask = conf.Umask
 	exit, err := t.shop.run(ctx, a, h.job)
 	if err != nil {
 		return fault(err)
