@@ -152,7 +152,7 @@ func TestOutputIsBoundedAndMissingProgramsAreNamed(t *testing.T) {
 		t.Errorf("the result says %d bytes, %v", result.Bytes, err)
 	}
 	code, out, errs := labmeshCLI(t, n, "", "logs", string(d.ID))
-	if code != 0 || len(out) > 4<<20 || !strings.HasPrefix(out, "first\n") || !strings.HasSuffix(out, "last\n") {
+	if code != 0 || len(out) > 17<<20 || !strings.HasPrefix(out, "first\n") || !strings.HasSuffix(out, "last\n") {
 		t.Errorf("logs: exit code %d, %d bytes from %.20q: %s", code, len(out), out, errs)
 	}
 	after, err := n.Usage()
