@@ -70,7 +70,9 @@ func printed(b *testing.B, m *lab.Mesh, followed bool) (paced, full float64) {
 	b.Helper()
 	ctx, cancel := context.WithCancel(b.Context())
 	defer cancel()
-	id := submit(b, m.Nodes[0], on(m.Nodes[1], program("python3", "-c", printer, strconv.Itoa(printSeconds))))[0]
+	spec := on(m.Nodes[1], program("python3", "-c", printer, strconv.Itoa(printSeconds)))
+	spec.Name = "printer"
+	id := submit(b, m.Nodes[0], spec)[0]
 	done := make(chan int64, 1)
 	if followed {
 		r, err := m.Nodes[2].Client().Logs(ctx, id, client.LogQuery{Stream: client.Stdout, Follow: true})
