@@ -1,10 +1,12 @@
 package node
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"sync"
 	"time"
@@ -319,6 +321,9 @@ func (f *follower) fromElsewhere(ctx context.Context, t *labmesh.Task, st standi
 	if err != nil || whole {
 		return err
 	}
+	if known, err := f.fromOutputs(ctx); known || err != nil {
+		return err
+	}
 	if known, err := f.fromResult(t); known || err != nil {
 		return err
 	}
@@ -339,6 +344,44 @@ func (f *follower) fromElsewhere(ctx context.Context, t *labmesh.Task, st standi
 	}
 	return f.note("what attempt %d printed, if anything, is on worker %s, which cannot be reached, and no other node has a copy", f.at.Attempt, st.worker)
 }
+
+// fromOutputs sends the output that was kept with the files an attempt left, if
+// it was.
+func (f *follower) fromOutputs(ctx context.Context) (known bool, err error) {
+	_, file, err := f.s.OpenArtifact(ctx, f.req.Task, f.at.Attempt, ownDir+"/"+f.req.Stream)
+	if err != nil {
+		return false, ctx.Err() // it is not to be had
+	}
+	defer file.Close()
+	r, buf := bufio.NewReader(file), make([]byte, api.LogFrameBytesMax)
+	at := api.LogPosition{Attempt: f.at.Attempt}
+	for {
+		if at.Offset == output.HeadBytesMax { // here the middle is left out
+			text, _ := r.Peek(leftOutMost)
+			n, size := labmesh.ParseLeftOut(string(text))
+			_, _ = r.Discard(size) // it was peeked at
+			at.Offset += n
+		}
+		most := int64(len(buf))
+		if at.Offset < output.HeadBytesMax {
+			most = min(most, output.HeadBytesMax-at.Offset)
+		}
+		n, err := r.Read(buf[:most])
+		if err := f.deliver(api.LogFrame{Kind: api.LogData, At: at, Data: buf[:n]}); err != nil {
+			return true, err
+		}
+		at.Offset += int64(n)
+		if errors.Is(err, io.EOF) {
+			return true, nil
+		}
+		if err != nil {
+			return false, nil //nolint:nilerr // it broke off; there may be more elsewhere
+		}
+	}
+}
+
+// leftOutMost is more than a mark for what is left out takes.
+const leftOutMost = 80
 
 // fromResult sends what a task's result holds of its output: all of it, if it
 // is short, else its beginning and end.

@@ -246,6 +246,45 @@ func TestACopyIsMadeAnewWhenItsNodeGoes(t *testing.T) {
 	})
 }
 
+// loud is a runner that prints more than is kept.
+type loud struct{ text []byte }
+
+func (l loud) Run(_ context.Context, a exec.Attempt) labmesh.Outcome {
+	a.Output.Write(output.Stdout, l.text)
+	return labmesh.Outcome{OK: true}
+}
+
+func TestOutputIsReadFromWhatTheAttemptLeft(t *testing.T) {
+	var text []byte
+	for i := 0; len(text) < output.HeadBytesMax+output.TailBytesMax+1<<20; i++ {
+		text = fmt.Appendf(text, "%d\n", 100_000_000+i)
+	}
+	lost := int64(len(text) - output.HeadBytesMax - output.TailBytesMax)
+	want := string(text[:output.HeadBytesMax]) + labmesh.LeftOut(lost) + string(text[len(text)-output.TailBytesMax:])
+	synctest.Test(t, func(t *testing.T) {
+		m := nodetest.Start(t, 3, map[labmesh.Kind]exec.Runner{labmesh.Custom: loud{text}})
+		worker := (m.Leader(t).Index + 1) % 3
+		reader := (worker + 1) % 3
+		id := m.Submit(t, reader, labmesh.Spec{Requirements: labmesh.Requirements{WorkerID: labmesh.WorkerID(fmt.Sprint("w", worker))}})
+		m.Wait(t, time.Minute, "it to end", func() bool { return m.Task(t, reader, id).Phase.Final() })
+		if m.Task(t, reader, id).Outputs == nil {
+			t.Fatal("it left nothing")
+		}
+		time.Sleep(20 * time.Second) // for its outputs to be on a second node
+		for i := range m.Nodes {
+			if err := os.RemoveAll(filepath.Join(m.Dir(i), "mirror")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		m.Cut(worker)
+		time.Sleep(20 * time.Second)
+		f := follow(t, m, reader, httpapi.LogRequest{Task: id})
+		if got := f.end(t); got != want || f.at.Offset != int64(len(text)) {
+			t.Errorf("%d bytes, want %d, to %v: it ends with %q", len(got), len(want), f.at, got[max(0, len(got)-200):])
+		}
+	})
+}
+
 func TestOutputThatIsLostIsSaidToBeLost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := startCounting(t, 3, 1) // one line and 50 ms: no copy is made
