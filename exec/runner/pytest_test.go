@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	osexec "os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -263,6 +264,55 @@ func TestPytestManyCases(t *testing.T) {
 	if c.result.Passed != n/2-1 || c.result.Failed != 1 || len(c.order) != n/2 {
 		t.Errorf("%+v, %d cases", c.result, len(c.order))
 	}
+}
+
+func TestPytestIsNotSpreadOverProcessesHere(t *testing.T) {
+	t.Parallel()
+	needPytest(t)
+	if osexec.Command("/usr/bin/python3", "-c", "import pytest, xdist").Run() != nil {
+		t.Skip("no pytest-xdist: apt-get install python3-pytest-xdist")
+	}
+	c := runChunk(t, map[string]string{"test_a.py": "import os\ndef test_a(): assert 'PYTEST_XDIST_WORKER' not in os.environ\ndef test_b(): pass\n", "pytest.ini": "[pytest]\naddopts = -n 2\n"},
+		suite.Config{Framework: suite.Pytest, Cases: ids("test_a.py::test_a test_a.py::test_b")})
+	if c.verdicts() != "test_a.py::test_a passed\ntest_a.py::test_b passed\n" {
+		t.Error(c.verdicts(), c.cases)
+	}
+}
+
+// BenchmarkPytestChunk runs a chunk of 1,000 tests that do nothing, and for
+// comparison has pytest alone run them.
+func BenchmarkPytestChunk(b *testing.B) {
+	const n = 1000
+	var text strings.Builder
+	var all []string
+	for i := range n {
+		fmt.Fprintf(&text, "def test_%d(): pass\n", i)
+		all = append(all, fmt.Sprintf("test_a.py::test_%d", i))
+	}
+	if osexec.Command("/usr/bin/python3", "-c", "import pytest").Run() != nil {
+		b.Skip("no pytest")
+	}
+	bd := newBed(b)
+	conf := suite.Config{Framework: suite.Pytest, Cases: all, CaseTimeout: 60}
+	b.Run("chunk", func(b *testing.B) {
+		for b.Loop() {
+			if c := bd.run(b, bd.attempt(b, map[string]string{"test_a.py": text.String()}, conf)); c.result.Passed != n {
+				b.Fatalf("%+v", c.result)
+			}
+		}
+		b.ReportMetric(b.Elapsed().Seconds()*1e6/float64(b.N)/n, "µs/test")
+	})
+	b.Run("pytest", func(b *testing.B) {
+		a := bd.attempt(b, map[string]string{"test_a.py": text.String()}, conf)
+		for b.Loop() {
+			cmd := osexec.Command("/usr/bin/python3", "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_a.py")
+			cmd.Dir = a.Work()
+			if out, err := cmd.CombinedOutput(); err != nil {
+				b.Fatalf("%s: %v", out, err)
+			}
+		}
+		b.ReportMetric(b.Elapsed().Seconds()*1e6/float64(b.N)/n, "µs/test")
+	})
 }
 
 func TestPytestPrintsWithoutEnd(t *testing.T) {

@@ -52,7 +52,7 @@ type bed struct {
 	ctx    context.Context //nolint:containedctx // of a test
 }
 
-func newBed(t *testing.T, environ ...string) *bed {
+func newBed(t testing.TB, environ ...string) *bed {
 	t.Helper()
 	dir := t.TempDir()
 	host, err := process.Open(t.Context(), process.Config{Dir: filepath.Join(dir, "running"), Grace: 200 * time.Millisecond})
@@ -72,7 +72,7 @@ func newBed(t *testing.T, environ ...string) *bed {
 }
 
 // attempt makes an attempt whose work directory holds a tree, as if it was its bundle.
-func (b *bed) attempt(t *testing.T, tree map[string]string, conf suite.Config) exec.Attempt {
+func (b *bed) attempt(t testing.TB, tree map[string]string, conf suite.Config) exec.Attempt {
 	t.Helper()
 	dir, err := os.MkdirTemp(b.dir, "attempt")
 	if err != nil {
@@ -111,7 +111,7 @@ func runChunk(t *testing.T, tree map[string]string, conf suite.Config) chunk {
 	return b.run(t, b.attempt(t, tree, conf))
 }
 
-func (b *bed) run(t *testing.T, a exec.Attempt) chunk {
+func (b *bed) run(t testing.TB, a exec.Attempt) chunk {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(b.ctx, time.Minute)
 	defer cancel()

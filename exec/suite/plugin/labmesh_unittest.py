@@ -229,8 +229,7 @@ def main():
     events = helpers.Events(plan["events"])
     opts = options(plan.get("args") or [])
     loader = unittest.TestLoader()
-    if opts.patterns and plan.get("collect"):
-        loader.testNamePatterns = [p if "*" in p else "*%s*" % p for p in opts.patterns]
+    patterns = [p if "*" in p else "*%s*" % p for p in opts.patterns]
     want = None if plan.get("collect") else set(plan["cases"])
     tests, names, files = [], {}, []
     only = {}  # by file: the names in it that were asked for
@@ -264,6 +263,8 @@ def main():
                 continue
             name = name_of(file, test)
             if want is None:
+                if patterns and not any(fnmatch.fnmatchcase(test.id(), p) for p in patterns):
+                    continue
                 chosen = only.get(file)
                 if chosen is None or any(name == c or name.startswith(c + "::") for c in chosen):
                     events.write("item", id=name)
