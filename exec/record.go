@@ -11,6 +11,7 @@ import (
 const (
 	recordLinger   = 150 * time.Millisecond // how long word of a case waits for others
 	recordBytesMax = 64 << 10               // of the cases in one command
+	recordBack     = 64                     // reports looked at for a command that has room
 )
 
 // recorder is the Record of an attempt: it numbers the cases and queues them
@@ -32,7 +33,7 @@ func (w *Worker) recorder(k key) func([]labmesh.TestCase) {
 // queued, if it has room, or in one of its own, which is cmd.
 func (r *reporter) addCase(cmd labmesh.RecordTests, c labmesh.TestCase) {
 	r.mu.Lock()
-	for i := len(r.queue) - 1; i >= 0; i-- {
+	for i := len(r.queue) - 1; i >= max(0, len(r.queue)-recordBack); i-- {
 		last, ok := r.queue[i].(labmesh.RecordTests)
 		if !ok || last.ID != cmd.ID || last.Attempt != cmd.Attempt {
 			continue

@@ -1,6 +1,6 @@
 // Package runner holds the runners for each kind of task: [Custom] runs a
-// program, [Test] runs a test file by its kind. Both run real processes through
-// exec/process and turn how they ended into outcomes.
+// program, [Test] runs a test file by its kind, or a chunk of a suite (exec/suite).
+// Both run real processes through exec/process and turn how they ended into outcomes.
 //
 // # The environment of a task
 //

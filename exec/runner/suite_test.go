@@ -52,7 +52,7 @@ type bed struct {
 	ctx    context.Context //nolint:containedctx // of a test
 }
 
-func newBed(t testing.TB, environ ...string) *bed {
+func newBed(t testing.TB, options ...runner.Option) *bed {
 	t.Helper()
 	dir := t.TempDir()
 	host, err := process.Open(t.Context(), process.Config{Dir: filepath.Join(dir, "running"), Grace: 200 * time.Millisecond})
@@ -64,7 +64,7 @@ func newBed(t testing.TB, environ ...string) *bed {
 			t.Error(err)
 		}
 	})
-	runners, err := runner.New(host, append(os.Environ(), environ...))
+	runners, err := runner.New(host, os.Environ(), options...)
 	if err != nil {
 		t.Fatal(err)
 	}

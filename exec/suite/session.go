@@ -256,6 +256,8 @@ func ending(exit process.Exit, err error) string {
 	switch {
 	case errors.Is(err, errTooMuch):
 		return err.Error()
+	case exit.OOM:
+		return "it was killed because memory ran out"
 	case exit.Signal == unix.SIGKILL:
 		return "SIGKILL (by itself, or for want of memory)"
 	case exit.Signal != 0:
