@@ -109,6 +109,8 @@ func DecodeCommand(line []byte) (Command, error) {
 		return decode[PutKey](data)
 	case RecordTests{}.CommandName():
 		return decode[RecordTests](data)
+	case RecordBench{}.CommandName():
+		return decode[RecordBench](data)
 	case PutSecret{}.CommandName():
 		return decode[PutSecret](data)
 	case DropSecret{}.CommandName():

@@ -135,6 +135,16 @@ type RecordTests struct {
 	Cases   []TestCase `json:"cases"` // at most CasesMax
 }
 
+// RecordBench is a worker's word of what a benchmark under way has measured. From
+// is how many rows of the attempt were recorded before.
+type RecordBench struct {
+	ID      TaskID     `json:"id"`
+	Attempt int        `json:"attempt"`
+	Worker  WorkerID   `json:"worker_id"`
+	From    int        `json:"from"`
+	Rows    []BenchRow `json:"rows"` // at most BenchRowsMax
+}
+
 // PutSecret keeps a value for attempts that ask for it by name, in place of any before it.
 type PutSecret struct {
 	Secret Secret `json:"secret"`
@@ -164,3 +174,4 @@ func (PutKey) CommandName() string      { return "put_key.v1" }
 func (RecordTests) CommandName() string { return "record_tests.v1" }
 func (PutSecret) CommandName() string   { return "put_secret.v1" }
 func (DropSecret) CommandName() string  { return "drop_secret.v1" }
+func (RecordBench) CommandName() string { return "record_bench.v1" }

@@ -16,6 +16,7 @@ type Event struct {
 	Worker  *Worker  `json:"worker,omitempty"`  // the worker after the event
 	Member  *Member  `json:"member,omitempty"`
 	Tests   *Tests   `json:"tests,omitempty"`  // test cases that ended
+	Bench   *Bench   `json:"bench,omitempty"`  // rows of a benchmark
 	Actor   string   `json:"actor,omitempty"`  // on whose word
 	Detail  string   `json:"detail,omitempty"` // for people
 }
@@ -28,6 +29,16 @@ type Tests struct {
 	From    int        `json:"from"` // how many of the attempt came before
 	ID      int64      `json:"id"`   // of the first; the others count on from it. The same on every replica
 	Cases   []TestCase `json:"cases"`
+}
+
+// Bench are rows that an attempt of a benchmark has measured.
+type Bench struct {
+	Task    TaskID     `json:"task_id"`
+	Attempt int        `json:"attempt"`
+	Worker  WorkerID   `json:"worker_id"`
+	From    int        `json:"from"` // how many of the attempt came before
+	ID      int64      `json:"id"`   // of the first row, the others follow; the same on every replica
+	Rows    []BenchRow `json:"rows"`
 }
 
 // EventType names what happened.
@@ -54,6 +65,7 @@ const (
 	InviteMade     EventType = "invite_made"
 	KeyMade        EventType = "key_made"
 	TestsRecorded  EventType = "tests_recorded"
+	BenchRecorded  EventType = "bench_recorded"
 	SecretPut      EventType = "secret_put"
 	SecretDropped  EventType = "secret_dropped"
 )

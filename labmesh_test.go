@@ -44,9 +44,23 @@ func samples() []labmesh.Command {
 		labmesh.PutKey{Key: labmesh.Key{ID: "k2", Hash: []byte{5}, Role: "admin", Name: "bob", Created: at}},
 		labmesh.RecordTests{ID: "t1", Attempt: 2, Worker: "w1", From: 3, Cases: []labmesh.TestCase{{Suite: "s1", Framework: "pytest", File: "a/test_b.py", Name: "TestC::test_d",
 			Params: "1-x", Verdict: "failed", Seconds: 0.25, Try: 2, Message: "assert 1 == 2", Log: "stdout:10-90", Quarantined: true}}},
+		labmesh.RecordBench{ID: "t1", Attempt: 1, Worker: "w1", From: 2, Rows: []labmesh.BenchRow{benchSample()}},
 		labmesh.PutSecret{Secret: labmesh.Secret{Name: "TOKEN", Value: "v", By: "k1", Put: at}},
 		labmesh.DropSecret{Name: "TOKEN", By: "k1"},
 	}
+}
+
+func benchSample() labmesh.BenchRow {
+	f, i, yes := new(1.5), new(int64(7)), new(true)
+	timing := &labmesh.BenchTiming{P50: 1, P90: f, P95: f, P99: f, Min: 0.5, Max: 3, Mean: 1.1, SD: f, MAD: 0.1, CV: f, CI95: &[2]float64{0.9, 1.1}}
+	return labmesh.BenchRow{Run: "r1", Repeat: 2, Started: at, Finished: at, Series: "s", Compare: "c",
+		Work: labmesh.BenchWork{Model: "bert-base-uncased", Source: "builtin", Weights: "random", Seed: 1, Params: 2, FLOPs: 3, Shape: map[string]int{"sequence_length": 128}, Batch: 4,
+			Requested: "fp16", Effective: "fp32", Cast: "native", Iterations: 100, Warmup: 10, Threads: 1, Compile: true, TF32: true, Engine: "torch", EngineVersion: "2.1", EngineWhy: "first", Kernel: "avx2",
+			DeviceClass: "cuda", DeviceName: "g", DeviceUUID: "GPU-1", DriverMajor: "550", Protocol: 1},
+		Status: "ok", Reason: "x", N: 100, Wall: timing, Device: timing, FirstMS: f, LoadS: f, Throughput: f, GFLOPS: f, Samples: ".labmesh/samples.json.gz",
+		Stability: &labmesh.BenchStable{Verdict: "stable", WindowSpread: f, Autocorr: f, Drift: f}, Finite: yes, Checksum: "ab",
+		Resources: labmesh.BenchResources{CPUMS: f, CPUUtil: f, HostPeak: i, DevicePeak: i, DeviceReserved: i, DeviceTotal: i, EnergyJ: f, EnergySource: "nvml", PowerW: f},
+		Env:       json.RawMessage(`{"os":"linux"}`), Flags: []labmesh.BenchFlag{"contended"}, Comparable: true}
 }
 
 // grown has commands with the fields that came after their golden file, by the name of its further one.

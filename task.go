@@ -147,7 +147,7 @@ type Task struct {
 
 	Outputs *Outputs `json:"outputs,omitempty"` // what the accepted attempt left
 
-	Cases   int       `json:"cases,omitempty"`   // test cases recorded of the newest attempt
+	Cases   int       `json:"cases,omitempty"`   // test cases, or rows of a benchmark, recorded of the newest attempt
 	History []Attempt `json:"history,omitempty"` // attempts that ended, oldest first
 	Index   uint64    `json:"log_index"`         // log index that last changed the task
 }

@@ -129,8 +129,8 @@ type Advert struct {
 
 // Feature is the feature level of this build: the newest commands it knows.
 // Nodes advert theirs, so that a command of a later level can be held back until
-// every replica knows it. Level 2 brought [RecordTests], [PutSecret] and
-// [DropSecret]; all before them are of level 1.
+// every replica knows it. Level 2 brought [RecordTests], [RecordBench], [PutSecret]
+// and [DropSecret]; all before them are of level 1.
 const Feature = 2
 
 // Member is a node that belongs to the mesh, or did until it was banned.

@@ -84,6 +84,8 @@ func (x *change) apply(cmd labmesh.Command) labmesh.Answer {
 		return labmesh.Answer{Refused: x.putKey(cmd)}
 	case labmesh.RecordTests:
 		return answer(cmd.ID, x.recordTests(cmd))
+	case labmesh.RecordBench:
+		return answer(cmd.ID, x.recordBench(cmd))
 	case labmesh.PutSecret:
 		return labmesh.Answer{Refused: x.putSecret(cmd)}
 	case labmesh.DropSecret:
