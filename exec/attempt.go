@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -21,12 +22,19 @@ const restarted = "the worker restarted"
 func (w *Worker) attempt(ctx context.Context, t labmesh.Task, r *run) {
 	defer r.stop(nil)
 	k := keyOf(&t)
-	began := time.Now()
-	o, started := w.prepare(k)
-	if !started {
+	began := time.Now().Add(-r.age)
+	var o labmesh.Outcome
+	over := false
+	if !r.resumed {
+		o, over = w.prepare(k)
+	}
+	if !over {
 		o = w.perform(ctx, t, r)
 	}
 	r.output.Close()
+	if w.detached.Load() {
+		return // the next life reports it
+	}
 	if w.dirs.give(k) {
 		w.journal.quiet(k)
 	}
@@ -67,7 +75,7 @@ func (w *Worker) perform(ctx context.Context, t labmesh.Task, r *run) (o labmesh
 	if !ok {
 		return labmesh.Outcome{Cause: labmesh.CauseConfig, Error: fmt.Sprintf("this worker cannot run %s tasks", t.Spec.Kind)}
 	}
-	a := Attempt{Task: t, Number: t.Attempt, Worker: w.cfg.Worker, Dir: attemptDir(w.cfg.Dir, keyOf(&t)), Output: r.output, Record: w.recorder(keyOf(&t))}
+	a := Attempt{Task: t, Number: t.Attempt, Worker: w.cfg.Worker, Dir: attemptDir(w.cfg.Dir, keyOf(&t)), Output: r.output, Record: w.recorder(keyOf(&t)), programs: new(atomic.Int64)}
 	defer func() {
 		if p := recover(); p != nil {
 			o = labmesh.Outcome{Cause: labmesh.CauseSpawn, Error: fmt.Sprintf("the %s runner panicked: %v", t.Spec.Kind, p)}
@@ -78,6 +86,9 @@ func (w *Worker) perform(ctx context.Context, t labmesh.Task, r *run) (o labmesh
 	}
 	run := ctx
 	if d := t.Spec.Timeout(); d > 0 {
+		if r.resumed {
+			d = max(d-r.age, resumeLeast)
+		}
 		var cancel context.CancelFunc
 		run, cancel = context.WithTimeoutCause(ctx, d, ErrTimeout)
 		defer cancel()
@@ -88,6 +99,9 @@ func (w *Worker) perform(ctx context.Context, t labmesh.Task, r *run) (o labmesh
 	if cause, message, stopped := Stopped(run); stopped && !o.OK && o.Cause == "" {
 		o.Cause, o.Error = cause, message
 	}
+	if w.detached.Load() {
+		return o
+	}
 	return w.keep(run, a, w.blame(run, a, o))
 }
 
@@ -95,6 +109,9 @@ func (w *Worker) perform(ctx context.Context, t labmesh.Task, r *run) (o labmesh
 // what that takes is not part of its time unless it takes long.
 func (w *Worker) start(ctx context.Context, a Attempt) (o labmesh.Outcome, failed bool) {
 	report := func() {
+		if a.Task.Phase != labmesh.Assigned {
+			return // an earlier life has said so
+		}
 		w.reports.add(labmesh.StartTask{ID: a.Task.ID, Attempt: a.Number, Worker: w.cfg.Worker}, startLinger)
 	}
 	if a.Task.Spec.Bundle != "" {

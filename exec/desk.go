@@ -3,6 +3,7 @@ package exec
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 
 	"labmesh"
 	"labmesh/exec/output"
@@ -36,12 +37,16 @@ type Attempt struct {
 	// returns at once. An attempt that is taken up again after a restart of the
 	// worker records from the first one on again: what is known is dropped.
 	Record func([]labmesh.TestCase)
+
+	programs *atomic.Int64 // how many were named by Program
 }
 
 // Runner runs attempts of one kind of task.
 type Runner interface {
 	// Run runs a and returns how it ended. When ctx ends it stops what it
-	// started and returns soon; [Stopped] tells why it had to.
+	// started and returns soon; [Stopped] tells why it had to. For an attempt
+	// that went on while the worker was away it is called again: what it does
+	// before, between and after programs must bear that (see [Attempt.Program]).
 	Run(ctx context.Context, a Attempt) labmesh.Outcome
 }
 

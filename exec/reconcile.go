@@ -22,14 +22,16 @@ const (
 // plan is what a worker must do to match its desk.
 type plan struct {
 	start    []*labmesh.Task // to be run, in this order, as slots allow
+	resume   []*labmesh.Task // begun by an earlier life, and to be taken up
 	cancel   []key           // live, and cancelled
 	drop     []key           // live, and no longer held
 	orphaned []*labmesh.Task // held, not running here, and not to be started: their end must be reported
 	forget   []key           // ended, and off the desk: the view has taken note of their end
 }
 
-// reconcile compares the tasks a worker holds with the attempts it knows of.
-func reconcile(held []*labmesh.Task, have map[key]state) plan {
+// reconcile compares the tasks a worker holds with the attempts it knows of, and
+// with those that an earlier life left.
+func reconcile(held []*labmesh.Task, have map[key]state, left func(key) bool) plan {
 	var p plan
 	on := make(map[key]struct{}, len(held))
 	for _, t := range held {
@@ -37,6 +39,8 @@ func reconcile(held []*labmesh.Task, have map[key]state) plan {
 		on[k] = struct{}{}
 		s, known := have[k]
 		switch {
+		case !known && left(k):
+			p.resume = append(p.resume, t)
 		case t.Phase == labmesh.Assigned && !known:
 			p.start = append(p.start, t)
 		case t.Phase == labmesh.Running && !known:

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"labmesh"
@@ -29,9 +30,14 @@ type Config struct {
 	Slots   int    // how many slots it has; at least 1
 	Desk    Desk
 	Runners map[labmesh.Kind]Runner
-	Files   Files // nil where there are no bundles, and nothing that attempts leave is kept
-	Logger  *slog.Logger
-	Keep    Keep // which ended attempts stay on disk; the zero value means [DefaultKeep]
+	// Programs are the programs that runners run; nil where they end with this process.
+	Programs Programs
+	// Detach is asked, when Run is to end, whether what runs shall go on without
+	// this process. nil means that it shall not.
+	Detach func() bool
+	Files  Files // nil where there are no bundles, and nothing that attempts leave is kept
+	Logger *slog.Logger
+	Keep   Keep // which ended attempts stay on disk; the zero value means [DefaultKeep]
 	// Printed is told of each attempt that prints something, once, when it first
 	// does. It must not block. nil means nobody is.
 	Printed func(task labmesh.TaskID, attempt int, o *output.Output)
@@ -48,9 +54,14 @@ type Worker struct {
 
 	mu     sync.Mutex
 	have   map[key]*run
-	states map[key]state // of have, for reconcile
-	used   int           // slots taken by live attempts
-	more   bool          // attempts are held that wait for a slot
+	states map[key]state            // of have, for reconcile
+	used   int                      // slots taken by live attempts
+	more   bool                     // attempts are held that wait for a slot
+	left   map[string]time.Duration // by name, attempts of an earlier life until the first look at the desk
+	drops  []string                 // those that could not be taken up
+
+	dropping sync.WaitGroup
+	detached atomic.Bool
 }
 
 // run is an attempt that the worker knows of.
@@ -59,10 +70,14 @@ type run struct {
 	slots  int
 	stop   context.CancelCauseFunc
 	output *output.Output
+
+	resumed bool          // an earlier life began it
+	age     time.Duration // and so long before this one took it up
 }
 
 // Open makes the directory for attempts. Whatever a previous life of the worker
-// left running must have been ended before: process.Open does.
+// left running, and cfg.Programs does not list, must have been ended before:
+// process.Open does.
 func Open(_ context.Context, cfg Config) (*Worker, error) {
 	switch {
 	case cfg.Worker == "" || cfg.Dir == "" || cfg.Desk == nil || len(cfg.Runners) == 0:
@@ -92,6 +107,9 @@ func Open(_ context.Context, cfg Config) (*Worker, error) {
 		return nil, fmt.Errorf("open worker: %w", err)
 	}
 	w.reports = newReporter(cfg.Desk, cfg.Logger, w.declined)
+	if cfg.Programs != nil {
+		w.left = cfg.Programs.Attempts()
+	}
 	return w, nil
 }
 
@@ -123,7 +141,8 @@ func (w *Worker) Running() int {
 }
 
 // Run works until ctx ends. Then it stops what still runs, reports that as lost
-// with the node, within a bounded time, and returns. It is for one call.
+// with the node, within a bounded time, and returns; or it leaves it to go on, if
+// [Config.Detach] says so. It is for one call.
 func (w *Worker) Run(ctx context.Context) error {
 	base := context.WithoutCancel(ctx) // attempts and reports end in their own way
 	work, stopWork := context.WithCancelCause(base)
@@ -147,8 +166,13 @@ func (w *Worker) Run(ctx context.Context) error {
 		}
 	}
 
-	stopWork(ErrShutdown)
+	why := ErrShutdown
+	if w.detach() {
+		why = ErrDetached
+	}
+	stopWork(why)
 	attempts.Wait()
+	w.dropping.Wait()
 	w.handBack()
 	w.reports.close()
 	defer time.AfterFunc(lastWordsMax, hush).Stop()
@@ -171,10 +195,19 @@ func (w *Worker) step(work context.Context, held []*labmesh.Task) (start []begun
 	for k, r := range w.have {
 		w.states[k] = r.state
 	}
-	p := reconcile(held, w.states)
+	p := reconcile(held, w.states, w.wasLeft)
 	for _, k := range p.forget {
 		delete(w.have, k)
+		if w.cfg.Programs != nil {
+			w.cfg.Programs.Forget(k.name())
+		}
 	}
+	for _, t := range p.resume {
+		if b, ok := w.resume(work, t); ok {
+			start = append(start, b)
+		}
+	}
+	w.dropLeft()
 	for _, k := range p.cancel {
 		w.have[k].stop(ErrCancelled)
 	}
@@ -191,13 +224,18 @@ func (w *Worker) step(work context.Context, held []*labmesh.Task) (start []begun
 			w.more = true
 			break // in order: a big attempt is not overtaken for ever
 		}
-		actx, stop := context.WithCancelCause(work)
-		r := &run{state: live, slots: slots, stop: stop, output: w.watched(keyOf(t), output.New(attemptDir(w.cfg.Dir, keyOf(t))))}
-		w.have[keyOf(t)] = r
-		w.used += slots
-		start = append(start, begun{actx, *t, r})
+		start = append(start, w.admit(work, t, output.New(attemptDir(w.cfg.Dir, keyOf(t)))))
 	}
 	return start
+}
+
+// admit makes an attempt a live one. The caller holds mu.
+func (w *Worker) admit(work context.Context, t *labmesh.Task, o *output.Output) begun {
+	actx, stop := context.WithCancelCause(work)
+	r := &run{state: live, slots: min(t.Spec.Requirements.Slots(w.cfg.Slots), w.cfg.Slots), stop: stop, output: w.watched(keyOf(t), o)}
+	w.have[keyOf(t)] = r
+	w.used += r.slots
+	return begun{actx, *t, r}
 }
 
 // watched is o, of which [Config.Printed] is told.
@@ -224,8 +262,8 @@ func (w *Worker) handBack() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, t := range w.cfg.Desk.Assigned() {
-		if _, known := w.have[keyOf(t)]; known {
-			continue
+		if _, known := w.have[keyOf(t)]; known || w.wasLeft(keyOf(t)) {
+			continue // or never looked at: the next life will
 		}
 		if t.Phase != labmesh.Assigned {
 			w.reportOrphan(t)

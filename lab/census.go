@@ -2,11 +2,13 @@ package lab
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"labmesh"
 )
@@ -50,6 +52,43 @@ func (m *Mesh) Attempts() ([]Process, error) {
 		found = append(found, Process{PID: pid, Task: labmesh.TaskID(vars["LABMESH_TASK_ID"]), Command: strings.TrimSpace(strings.ReplaceAll(string(line), "\x00", " "))})
 	}
 	return found, nil
+}
+
+// Keeper is the process that keeps the node's programs running while the node is
+// away, 0 when there is none. It needs /proc.
+func (n *Node) Keeper() int {
+	data, err := os.ReadFile(filepath.Join(n.Dir, "running", "keeper.lock"))
+	if err != nil {
+		return 0
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(data)))
+	if err != nil {
+		return 0
+	}
+	line, _ := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "cmdline")) // none of one that is gone
+	if !strings.Contains(string(line), "\x00keeper\x00"+n.Dir+"/") {
+		return 0 // it is gone, and its id is another's
+	}
+	return pid
+}
+
+// EndKeeper ends what a node that was killed has left running, now.
+func (n *Node) EndKeeper() error {
+	ctx, cancel := context.WithTimeout(context.Background(), killWait)
+	defer cancel()
+	if n.Running() {
+		return fmt.Errorf("end the keeper of %s: the node runs", n.Name)
+	}
+	return Until(ctx, func() bool {
+		pid := n.Keeper()
+		if pid == 0 {
+			return true
+		}
+		if proc, err := os.FindProcess(pid); err == nil {
+			_ = proc.Signal(syscall.SIGTERM) // it may be gone
+		}
+		return false
+	})
 }
 
 func variables(environ []byte) map[string]string {

@@ -191,6 +191,7 @@ func (m *Mesh) Close() error {
 			if n.client != nil {
 				n.client.Close()
 			}
+			errs[i] = errors.Join(errs[i], n.EndKeeper())
 		})
 	}
 	wg.Wait()

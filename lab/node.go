@@ -66,7 +66,7 @@ func (n *Node) Start(ctx context.Context) error {
 		return fmt.Errorf("start %s: it runs", n.Name)
 	}
 	args := append([]string{"up", "--data-dir", n.Dir, "--host", "127.0.0.1", "--port", "0", "--mesh-listen", "/ip4/127.0.0.1/tcp/0",
-		"--worker-id", n.Name, "--hostname", n.Name}, n.args...)
+		"--worker-id", n.Name, "--hostname", n.Name, "--on-stop", "stop"}, n.args...)
 	if n.join != "" {
 		args = append(args, "--join", n.join)
 	}
@@ -179,12 +179,13 @@ func (n *Node) Running() bool {
 	}
 }
 
-// Kill ends the node with SIGKILL and returns when it is gone. It does nothing
-// to a node that does not run.
+// Kill ends the node with SIGKILL and returns when it is gone. What it ran goes on
+// for a while; see [Node.EndKeeper]. It does nothing to a node that does not run.
 func (n *Node) Kill() error { return n.end(syscall.SIGKILL, killWait) }
 
 // Stop ends the node in order, with SIGTERM, and with SIGKILL when it does not
-// end: that is an error. It does nothing to a node that does not run.
+// end: that is an error. Its attempts end with it unless its flags say otherwise
+// (--on-stop). It does nothing to a node that does not run.
 func (n *Node) Stop() error {
 	err := n.end(syscall.SIGTERM, stopWait)
 	if n.Running() {

@@ -46,6 +46,12 @@ type Config struct {
 	// GPUChild asks the GPU driver in a process of its own; see probe.Config.
 	GPUChild func(ctx context.Context) ([]byte, error)
 
+	// Keeper starts the process that keeps programs running while the node is
+	// away; see process.Config. Without it they end with the node.
+	Keeper []string
+	// KeepOnStop says, when the node stops, whether what runs shall go on; nil means never.
+	KeepOnStop func() bool
+
 	// Parts replaces parts of the node, for meshes in memory and virtual time.
 	Parts Parts
 }

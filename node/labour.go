@@ -19,6 +19,7 @@ import (
 	"labmesh/exec/process"
 	"labmesh/exec/runner"
 	"labmesh/mesh"
+	"labmesh/scheduler"
 )
 
 // labour is the worker of this node: what it can do, its desk, and the mesh's
@@ -36,9 +37,9 @@ type labour struct {
 	leaving    atomic.Bool   // the node stops: nothing more may be placed here
 }
 
-func openLabour(ctx context.Context, cfg Config, host *mesh.Host, r *consensus.Replica, printed printed, f *files) (*labour, error) {
-	l := &labour{tell: host.AdvertNow, replica: r, logger: cfg.Logger, sampler: probe.NewSampler(cfg.DataDir), registered: make(chan struct{})}
-	runners, err := l.openRunners(ctx, cfg)
+func openLabour(ctx context.Context, cfg Config, processes *process.Host, host *mesh.Host, r *consensus.Replica, printed printed, f *files) (*labour, error) {
+	l := &labour{processes: processes, tell: host.AdvertNow, replica: r, logger: cfg.Logger, sampler: probe.NewSampler(cfg.DataDir), registered: make(chan struct{})}
+	runners, err := l.openRunners(cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -47,9 +48,13 @@ func openLabour(ctx context.Context, cfg Config, host *mesh.Host, r *consensus.R
 		id = labmesh.WorkerID("w-" + string(node[max(0, len(node)-8):]))
 	}
 	l.desk = &desk{worker: id, replica: r}
+	var programs exec.Programs
+	if l.processes != nil {
+		programs = l.processes
+	}
 	if l.worker, err = exec.Open(ctx, exec.Config{
 		Worker: id, Dir: filepath.Join(cfg.DataDir, attemptsDir), Slots: cfg.Slots, Desk: l.desk, Runners: runners, Files: f, Logger: cfg.Logger,
-		Printed: printed,
+		Printed: printed, Programs: programs, Detach: cfg.KeepOnStop,
 	}); err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
@@ -66,21 +71,24 @@ func openLabour(ctx context.Context, cfg Config, host *mesh.Host, r *consensus.R
 // that eats every core does not make the node look dead.
 const niceness = 5
 
-// openRunners readies the runners, and ends what an earlier life left running.
-func (l *labour) openRunners(ctx context.Context, cfg Config) (map[labmesh.Kind]exec.Runner, error) {
+// openProcesses readies what runs programs: it takes up what an earlier life left
+// with its keeper, and ends whatever else that left running. nil with runners
+// from elsewhere.
+func openProcesses(ctx context.Context, cfg Config) (*process.Host, error) {
+	if cfg.NoWork || cfg.Parts.Runners != nil {
+		return nil, nil
+	}
+	return process.Open(ctx, process.Config{
+		Dir: filepath.Join(cfg.DataDir, runningDir), Nice: niceness, Logger: cfg.Logger, Keeper: cfg.Keeper, Window: scheduler.Lease,
+	})
+}
+
+// openRunners readies the runners.
+func (l *labour) openRunners(cfg Config) (map[labmesh.Kind]exec.Runner, error) {
 	if cfg.Parts.Runners != nil {
 		return cfg.Parts.Runners, nil
 	}
-	var err error
-	l.processes, err = process.Open(ctx, process.Config{Dir: filepath.Join(cfg.DataDir, runningDir), Nice: niceness, Logger: cfg.Logger})
-	if err != nil {
-		return nil, err
-	}
-	runners, err := runner.New(l.processes, os.Environ())
-	if err != nil {
-		return nil, errors.Join(err, l.Close())
-	}
-	return runners, nil
+	return runner.New(l.processes, os.Environ())
 }
 
 // run registers the worker, then works until ctx ends.
@@ -112,9 +120,12 @@ func (l *labour) run(ctx context.Context) error {
 // leaveWait bounds the last word of a worker whose node stops.
 const leaveWait = time.Second
 
-// leave tells the mesh that the worker goes, so that nothing is placed on it
+// leave tells the mesh that the worker goes and its attempts with it, so that nothing is placed on it
 // until its lease has run out. Without a leader the lease has to do.
 func (l *labour) leave() {
+	if l.worker.Detached() {
+		return // what it runs goes on: its lease decides
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), leaveWait)
 	defer cancel()
 	if _, err := l.replica.Propose(ctx, labmesh.LoseWorker{ID: l.self.ID, Reason: "its node was stopped"}); err != nil {

@@ -13,6 +13,7 @@ import (
 
 	"labmesh"
 	"labmesh/consensus"
+	"labmesh/exec/process"
 	"labmesh/mesh"
 	"labmesh/node/httpapi"
 	"labmesh/scheduler"
@@ -38,18 +39,19 @@ const (
 
 // Node is one node of a mesh. Open makes it, Run runs it, Close releases it.
 type Node struct {
-	cfg      Config
-	dir      *dataDir
-	members  *members
-	host     *mesh.Host
-	ledger   *ledger
-	files    *files
-	replica  *consensus.Replica
-	copies   *copies
-	labour   atomic.Pointer[labour] // nil on a node that takes no work; the host asks for it before Open is done
-	service  *service
-	listener net.Listener
-	ready    chan struct{}
+	cfg       Config
+	dir       *dataDir
+	members   *members
+	host      *mesh.Host
+	ledger    *ledger
+	files     *files
+	replica   *consensus.Replica
+	copies    *copies
+	processes *process.Host          // nil on a node that runs no programs
+	labour    atomic.Pointer[labour] // nil on a node that takes no work; the host asks for it before Open is done
+	service   *service
+	listener  net.Listener
+	ready     chan struct{}
 }
 
 // Open takes the data dir and the HTTP address, joins or founds a mesh if this
@@ -69,6 +71,9 @@ func Open(ctx context.Context, cfg Config) (_ *Node, err error) {
 		return nil, err
 	}
 	if err := n.listen(); err != nil {
+		return nil, err
+	}
+	if n.processes, err = openProcesses(ctx, cfg); err != nil { // early: they wait for it
 		return nil, err
 	}
 	if err := n.enter(ctx); err != nil {
@@ -92,7 +97,7 @@ func Open(ctx context.Context, cfg Config) (_ *Node, err error) {
 		return nil, err
 	}
 	if !cfg.NoWork {
-		l, err := openLabour(ctx, cfg, n.host, n.replica, n.copies.sender.Watch, n.files)
+		l, err := openLabour(ctx, cfg, n.processes, n.host, n.replica, n.copies.sender.Watch, n.files)
 		if err != nil {
 			return nil, err
 		}
@@ -197,6 +202,9 @@ func (n *Node) Close() (err error) {
 			err = errors.Join(err, cerr)
 		}
 	}
+	if n.processes != nil {
+		err = errors.Join(err, n.processes.Close())
+	}
 	if n.dir != nil {
 		err = errors.Join(err, n.dir.Close())
 	}
@@ -223,6 +231,17 @@ func (n *Node) URL() string {
 	}
 	return scheme + "://" + n.listener.Addr().String()
 }
+
+// Running is how many attempts run here.
+func (n *Node) Running() int {
+	if l := n.labour.Load(); l != nil {
+		return l.worker.Running()
+	}
+	return 0
+}
+
+// Keeps reports whether what runs here can go on without the node.
+func (n *Node) Keeps() bool { return n.processes != nil && n.processes.Keeps() }
 
 // Service is what the node does for its users.
 func (n *Node) Service() httpapi.Service { return n.service }

@@ -24,6 +24,7 @@ import (
 	"labmesh/exec/probe"
 	"labmesh/node"
 	"labmesh/node/httpapi"
+	"labmesh/scheduler"
 )
 
 // What the invite that `labmesh up` prints is good for.
@@ -42,6 +43,7 @@ type upFlags struct {
 	profile  string
 	file     string
 	noInvite bool
+	onStop   string
 
 	blobCache string
 }
@@ -57,13 +59,18 @@ dir that was used before it resumes where it was.
 
 When it serves it prints one line on stdout,
   labmesh ready <api-url> node=<id> mesh=<id> role=<role>
-and the command to paste on the next machine. Ctrl-C leaves in order: attempts are
-handed back, leadership passes on.
+and the command to paste on the next machine.
+
+Ctrl-C ends running attempts, hands them back to the mesh, passes leadership on and
+leaves. After SIGTERM, or kill -9, what runs goes on for 6 seconds (on Linux): a node
+that is started again by then takes it up, and nothing is lost. --on-stop stop ends
+attempts after SIGTERM too, --on-stop keep lets them go on also after Ctrl-C.
 
 Tasks run as the user who runs the node.`,
 		Example: `  labmesh up                                  # found a mesh, or resume
   labmesh up --join labmesh1:eyJtIjoi…        # join one
   labmesh up --data-dir /srv/labmesh --port 9000 --slots 4 --tag site=lab-2
+  labmesh up --on-stop keep                   # a restart never ends what runs
   labmesh up --config /etc/labmesh.yaml       # the same names, as YAML`,
 		Args: args(cobra.NoArgs, "it takes no arguments"),
 		RunE: func(cmd *cobra.Command, _ []string) error { return runUp(cmd, a, f) },
@@ -87,6 +94,7 @@ Tasks run as the user who runs the node.`,
 	fl.StringVar(&f.level, "log-level", "info", "debug, info, warn or error")
 	fl.StringVar(&f.format, "log-format", "text", "text or json")
 	fl.StringVar(&f.file, "config", "", "YAML `file` with any of these flags by name")
+	fl.StringVar(&f.onStop, "on-stop", onStopAuto, "what becomes of running attempts: stop, keep, or auto (SIGTERM keeps them, Ctrl-C stops them)")
 	fl.BoolVar(&f.noInvite, "no-invite", false, "mint and print no invite at start")
 	return cmd
 }
@@ -99,12 +107,14 @@ func runUp(cmd *cobra.Command, a *app, f *upFlags) error {
 	if err != nil {
 		return usageError{err}
 	}
+	cfg.KeepOnStop = func() bool { return f.keeps(context.Cause(cmd.Context())) }
 	n, err := node.Open(cmd.Context(), cfg)
 	if err != nil {
 		return err
 	}
 	ctx, cancel := context.WithCancel(cmd.Context())
 	defer cancel()
+	defer context.AfterFunc(cmd.Context(), func() { a.note("%s", f.sayStop(n, context.Cause(cmd.Context()))) })()
 	var beside sync.WaitGroup
 	beside.Go(func() { tellReady(ctx, a, n, !f.noInvite) })
 	if _, set := a.lookup("GOGC"); !set {
@@ -139,6 +149,11 @@ func (f *upFlags) config(a *app) (node.Config, error) {
 		}
 		cfg.BlobCache = max(int64(n), 1) // 0 would be the default
 	}
+	switch f.onStop {
+	case onStopStop, onStopKeep, onStopAuto:
+	default:
+		return cfg, fmt.Errorf("--on-stop: %q is none of stop, keep, auto", f.onStop)
+	}
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(f.level)); err != nil {
 		return cfg, fmt.Errorf("--log-level: %q is none of debug, info, warn, error", f.level)
@@ -155,6 +170,7 @@ func (f *upFlags) config(a *app) (node.Config, error) {
 	if err != nil {
 		return cfg, fmt.Errorf("find this program: %w", err)
 	}
+	cfg.Keeper = []string{self, internalCommand, keeperCommand}
 	cfg.GPUChild = probe.Child(self, internalCommand, gpuCommand)
 	cfg.LedgerCheck = func(ctx context.Context, path string) error {
 		out, err := exec.CommandContext(ctx, self, internalCommand, ledgerCommand, path).CombinedOutput()
@@ -164,6 +180,34 @@ func (f *upFlags) config(a *app) (node.Config, error) {
 		return nil
 	}
 	return cfg, cfg.Validate()
+}
+
+// What --on-stop takes.
+const (
+	onStopStop = "stop"
+	onStopKeep = "keep"
+	onStopAuto = "auto"
+)
+
+// keeps reports whether what runs goes on when the node stops for a reason: as
+// signal.NotifyContext gives it, or nil when no signal asked for it.
+func (f *upFlags) keeps(why error) bool {
+	if f.onStop == onStopAuto {
+		return why == nil || !strings.HasPrefix(why.Error(), os.Interrupt.String())
+	}
+	return f.onStop == onStopKeep
+}
+
+// sayStop says in a line what becomes of what runs.
+func (f *upFlags) sayStop(n *node.Node, why error) string {
+	running := n.Running()
+	switch {
+	case running == 0:
+		return "labmesh: stopping; nothing runs here"
+	case f.keeps(why) && n.Keeps():
+		return fmt.Sprintf("labmesh: stopping; the attempts running here (%d) go on for %s, and are taken up if the node is started again by then (--on-stop stop ends them)", running, scheduler.Lease)
+	}
+	return fmt.Sprintf("labmesh: stopping; the attempts running here (%d) are ended and handed back (--on-stop keep lets them go on for a restart)", running)
 }
 
 // tellReady prints the ready line and the invite once the node serves.

@@ -30,12 +30,14 @@ type Config struct {
 	Dir     string        // of running programs; must be there, and this user's alone
 	Command []string      // starts a process that calls [Main]
 	Window  time.Duration // how long what runs goes on when the agent is gone
+	Buffers *os.File      // what the keeper is to hold for the agent's next lives; may be nil
 }
 
 // Client is an agent's end. It is safe for use by many goroutines.
 type Client struct {
 	cfg   Config
 	known []Program // what an earlier life left
+	old   []*os.File
 
 	next    sync.Mutex // held while a keeper is started
 	mu      sync.Mutex
@@ -136,7 +138,9 @@ func (c *Client) meet() error {
 		if m, files, err = conn.receive(); err != nil {
 			break
 		}
-		closeAll(files)
+		for _, fd := range files {
+			c.old = append(c.old, os.NewFile(uintptr(fd), "buffers of an earlier life"))
+		}
 		switch {
 		case m.kind == kindKnown && m.version != version:
 			_ = conn.send(&message{kind: kindQuit})
@@ -159,12 +163,19 @@ func (c *Client) meet() error {
 	return nil
 }
 
+// Buffers are what earlier lives gave the keeper to hold, oldest first. They are
+// the caller's to close.
+func (c *Client) Buffers() []*os.File { return c.old }
+
 // take makes conn the way to the keeper.
 func (c *Client) take(conn *conn) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.conn = conn
 	c.readers.Go(func() { c.read(conn) })
+	if c.cfg.Buffers != nil {
+		_ = conn.send(&message{kind: kindBuffers}, int(c.cfg.Buffers.Fd())) // without a keeper it is of no use
+	}
 }
 
 // outlive waits until a keeper that does not answer is gone, and kills it if it

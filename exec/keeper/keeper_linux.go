@@ -49,6 +49,7 @@ type keeper struct {
 	started  *sync.Cond // living has grown
 	ending   bool
 	spools   int
+	buffers  []int // of agents, oldest first; only serve touches them
 }
 
 // program is one that an agent asked for.
@@ -231,13 +232,22 @@ func (k *keeper) serve(c *conn) (quit bool) {
 			k.claim(c, m.id)
 		case kindTidy:
 			k.tidy(&m.tidy)
+		case kindBuffers:
+			k.buffers = append(k.buffers, files...)
+			if over := len(k.buffers) - buffersMax; over > 0 {
+				closeAll(k.buffers[:over])
+				k.buffers = append(k.buffers[:0], k.buffers[over:]...)
+			}
+			continue
 		}
 		closeAll(files)
 	}
 }
 
-// knownMax is how many programs one message tells of.
-const knownMax = 64
+const (
+	knownMax   = 64 // programs that one message tells of
+	buffersMax = 4  // lives of the agent whose buffers are kept
+)
 
 // tell tells a new agent what there is.
 func (k *keeper) tell(c *conn) {
@@ -257,7 +267,11 @@ func (k *keeper) tell(c *conn) {
 	for {
 		n := min(len(all), knownMax)
 		m := message{kind: kindKnown, version: version, last: n == len(all), programs: all[:n]}
-		if c.send(&m) != nil || m.last {
+		var files []int
+		if m.last {
+			files = k.buffers
+		}
+		if c.send(&m, files...) != nil || m.last {
 			return
 		}
 		all = all[n:]

@@ -36,14 +36,15 @@ type kind byte
 
 // The agent's messages, then the keeper's.
 const (
-	kindHello  kind = 1 + iota // version
-	kindQuit                   // end everything; the same in all versions
-	kindSpawn                  // tidy, spawn; files: see spawnFiles
-	kindSignal                 // id, signal
-	kindClaim                  // id
-	kindTidy                   // tidy
+	kindHello   kind = 1 + iota // version
+	kindQuit                    // end everything; the same in all versions
+	kindSpawn                   // tidy, spawn; files: see spawnFiles
+	kindSignal                  // id, signal
+	kindClaim                   // id
+	kindTidy                    // tidy
+	kindBuffers                 // a file that is kept for the agent's next lives
 
-	kindKnown   // version, whether it is the last, programs
+	kindKnown   // version, whether it is the last, programs; files: with the last, the buffers of earlier lives
 	kindExits   // exits
 	kindClaimed // program; files: the two pipes, unless it is said to have none
 )
@@ -313,6 +314,7 @@ func decode(b []byte) (m message, err error) {
 	switch m.kind {
 	case kindQuit:
 		return m, nil // whatever may follow
+	case kindBuffers:
 	case kindHello:
 		m.version = int(d.int())
 		d.b = nil // whatever else another version says

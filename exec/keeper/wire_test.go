@@ -17,6 +17,7 @@ func messages() []message {
 	return []message{
 		{kind: kindHello, version: version},
 		{kind: kindQuit},
+		{kind: kindBuffers},
 		{kind: kindSpawn, tidy: tidy{drained: []uint64{1, 1 << 60}, forget: []string{"t/1", ""}}, spawn: Spawn{
 			ID: 1, Attempt: "t/2", Ordinal: -1, Sum: 5, Meta: "m", Path: "/bin/true", Args: []string{"true", ""}, Env: []string{"A=b"}, Dir: "/", Nice: 5, Umask: -1,
 			Rlimits: []Rlimit{{7, 1, 2}}, V1Base: []string{"/w"}, V1Tasks: []string{"/x"}, V1Back: []string{"/y"}, Cgroup: true, Stdin: true,

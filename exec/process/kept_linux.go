@@ -29,6 +29,8 @@ type kept struct {
 	runs      sync.WaitGroup
 	leaving   chan struct{} // closed by Detach
 	left      bool
+	slots     *slots
+	old       [][]byte // the slots of earlier lives
 }
 
 // keptProgram is a program as the keeper knows it.
@@ -43,11 +45,17 @@ func openKept(ctx context.Context, cfg Config) (*kept, error) {
 	if len(cfg.Keeper) == 0 {
 		return nil, nil
 	}
-	client, err := keeper.Open(ctx, keeper.Config{Dir: cfg.Dir, Command: cfg.Keeper, Window: cfg.Window})
+	buffers := newSlots()
+	c := keeper.Config{Dir: cfg.Dir, Command: cfg.Keeper, Window: cfg.Window}
+	if buffers != nil {
+		c.Buffers = buffers.file
+	}
+	client, err := keeper.Open(ctx, c)
 	if err != nil {
+		buffers.close()
 		return nil, err
 	}
-	k := &kept{client: client, opened: time.Now(), unclaimed: make(map[string][]keeper.Program), leaving: make(chan struct{})}
+	k := &kept{client: client, slots: buffers, old: mapOld(client.Buffers()), opened: time.Now(), unclaimed: make(map[string][]keeper.Program), leaving: make(chan struct{})}
 	var spools []string
 	for _, p := range client.Known() {
 		k.unclaimed[p.Attempt] = append(k.unclaimed[p.Attempt], p)
@@ -232,6 +240,7 @@ func (p *program) resume(c *Command, old keeper.Program) error {
 	}
 	p.kept = keptProgram{old.ID, exit}
 	copy(p.pipes[:], pipes)
+	p.h.kept.rescue(old.ID, c.Output)
 	for _, dir := range now.Spools {
 		replay(dir, c.Output)
 	}
@@ -279,7 +288,7 @@ func (p *program) finishKept(ctx context.Context, c *Command) (Exit, error) {
 	}
 	p.h.kept.client.Drained(p.kept.id)
 	ws := syscall.WaitStatus(x.Status)
-	e.Code, e.Stopped = ws.ExitStatus(), p.stopped || x.Asked
+	e.Code, e.Stopped = ws.ExitStatus(), x.Asked
 	e.User, e.System, e.MaxRSS = x.User, x.System, x.MaxRSS*rssUnit
 	if ws.Signaled() {
 		e.Signal = ws.Signal()
@@ -391,7 +400,15 @@ func (k *kept) close() error {
 	if k == nil {
 		return nil
 	}
-	return k.client.Close()
+	err := k.client.Close()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, mem := range k.old {
+		_ = unix.Munmap(mem)
+	}
+	k.slots.close()
+	k.old, k.slots = nil, nil
+	return err
 }
 
 // replayMark says, in a directory of output that is being taken over, where in

@@ -5,8 +5,11 @@ package process
 import (
 	"context"
 	"errors"
+	"os"
 	"syscall"
 	"time"
+
+	"labmesh/exec/output"
 )
 
 // kept is of Linux: elsewhere programs are children of this process.
@@ -22,6 +25,8 @@ func (*kept) close() error                       { return nil }
 func (*Host) runKept(context.Context, Command) (Exit, error) { return Exit{}, errors.ErrUnsupported }
 
 func (*program) signalKept(syscall.Signal) {}
+
+func (*program) readSafely(*os.File, *output.Output, output.Stream) bool { return false }
 
 // Attempts is nothing: nothing outlives this process.
 func (*Host) Attempts() map[string]time.Duration { return nil }

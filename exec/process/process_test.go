@@ -36,6 +36,9 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
+	if dir := os.Getenv("PROCESS_TEST_KEPT"); dir != "" {
+		keptAgent(dir)
+	}
 	if dir := os.Getenv(agentVar); dir != "" {
 		agent(dir, os.Getenv("PROCESS_TEST_NO_CGROUPS") != "")
 		return

@@ -239,17 +239,22 @@ func (p *program) spawn(c Command, files []*os.File) (proc *os.Process, err erro
 }
 
 func (p *program) read(from *os.File, to *output.Output, s output.Stream) {
+	defer func() {
+		if p.left.Add(-1) == 0 {
+			close(p.eof)
+		}
+	}()
+	if from == nil || p.readSafely(from, to, s) {
+		return
+	}
 	buf := p.h.buffers.Get().(*[]byte)
 	defer p.h.buffers.Put(buf)
-	for from != nil { // nil when there is nothing more to read
+	for {
 		n, err := from.Read(*buf)
 		to.Write(s, (*buf)[:n])
 		if err != nil { // the end, or drain's deadline
-			break
+			return
 		}
-	}
-	if p.left.Add(-1) == 0 {
-		close(p.eof)
 	}
 }
 

@@ -83,6 +83,7 @@ func (s *shop) run(ctx context.Context, a exec.Attempt, j job) (process.Exit, er
 	}
 	if j.stdin != "" {
 		c.Stdin = filepath.Join(a.Dir, stdinName)
+		_ = os.Remove(c.Stdin) // a program that is taken up may be reading it
 		if err := os.WriteFile(c.Stdin, []byte(j.stdin), 0o600); err != nil {
 			return process.Exit{}, &problem{diskCause(err), fmt.Sprintf("write the attempt's stdin: %v", err)}
 		}
@@ -98,6 +99,7 @@ func (s *shop) run(ctx context.Context, a exec.Attempt, j job) (process.Exit, er
 	if err != nil {
 		return process.Exit{}, err
 	}
+	c.Attempt, c.Ordinal = a.Program()
 	exit, err := s.host.Run(ctx, c)
 	if err != nil {
 		return exit, startProblem(j.name, path, err)
@@ -128,6 +130,9 @@ func missing(name string, err error) *problem {
 
 // startProblem says why a program that is there could not be started.
 func startProblem(name, path string, err error) *problem {
+	if errors.Is(err, process.ErrLost) {
+		return &problem{labmesh.CauseWorkerLost, err.Error()}
+	}
 	var start *process.StartError
 	if !errors.As(err, &start) {
 		return &problem{labmesh.CauseSpawn, err.Error()}
@@ -207,6 +212,8 @@ func conclude(ctx context.Context, a exec.Attempt, exit process.Exit, r result) 
 		o.Cause, o.Error = cause, message
 	case killed:
 		o.Cause, o.Error = labmesh.CauseOOM, oom
+	case exit.Stopped: // by an earlier life of the node, which alone knew why
+		o.Cause, o.Error = labmesh.CauseWorkerLost, "the node stopped the attempt, and was restarted"
 	case exit.Signal != 0:
 		o.Cause, o.Error = labmesh.CauseSignal, fmt.Sprintf("the program was killed by %s (%v)", r.Signal, exit.Signal)
 	case exit.Code != 0:
