@@ -1,7 +1,9 @@
 package lab_test
 
 import (
+	"errors"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -97,6 +99,26 @@ func TestNoProcessOutlivesItsTask(t *testing.T) {
 		if err := n.Start(t.Context()); err != nil {
 			t.Fatal(err)
 		}
+		grown(t, m) // it goes on
+		if _, err := n.Client().Cancel(t.Context(), id, "it was a test"); err != nil {
+			t.Fatal(err)
+		}
+		if err := n.Client().Wait(within(t, 30*time.Second), []labmesh.TaskID{id}, nothing); err != nil {
+			t.Fatal(err)
+		}
+		if d := task(t, n, id); d.Status != labmesh.Cancelled || d.Attempts != 1 {
+			t.Errorf("it is %s (%s: %s) after %d attempts", d.Status, d.Cause, d.Error, d.Attempts)
+		}
+		gone(t, m, 3*time.Second)
+	})
+	t.Run("its node and its keeper were killed", func(t *testing.T) {
+		s := shell(tree)
+		s.MaxAttempts = 1
+		id := submit(t, n, s)[0]
+		grown(t, m)
+		if err := errors.Join(n.Kill(), syscall.Kill(n.Keeper(), syscall.SIGKILL), n.Start(t.Context())); err != nil {
+			t.Fatal(err)
+		}
 		gone(t, m, 5*time.Second)
 		if err := n.Client().Wait(within(t, 30*time.Second), []labmesh.TaskID{id}, nothing); err != nil {
 			t.Fatal(err)
@@ -105,9 +127,19 @@ func TestNoProcessOutlivesItsTask(t *testing.T) {
 			t.Errorf("a task that may run once is %s (%s: %s) after %d attempts", d.Status, d.Cause, d.Error, d.Attempts)
 		}
 	})
-	t.Run("its node was stopped", func(t *testing.T) {
+	t.Run("its node was killed and did not come back", func(t *testing.T) {
 		submit(t, n, shell(tree))
 		grown(t, m)
+		if err := n.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		gone(t, m, 10*time.Second)
+		if err := n.Start(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		grown(t, m) // it was begun again
+	})
+	t.Run("its node was stopped", func(t *testing.T) {
 		if err := n.Stop(); err != nil {
 			t.Fatal(err)
 		}
