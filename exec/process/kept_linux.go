@@ -413,7 +413,10 @@ func (k *kept) close() error {
 
 // replayMark says, in a directory of output that is being taken over, where in
 // the attempt's output it began to be: so that it is not taken over twice.
-const replayMark = "from"
+const (
+	replayMark = "from"
+	replayDone = "-done" // is added to the name of one that was
+)
 
 // replay takes over what a program printed while nobody was there but the keeper.
 func replay(dir string, to *output.Output) {
@@ -421,14 +424,12 @@ func replay(dir string, to *output.Output) {
 	if err != nil {
 		return // it was taken over
 	}
-	mark := filepath.Join(dir, replayMark)
-	var base [2]int64
-	if data, err := os.ReadFile(mark); err == nil {
-		_, _ = fmt.Sscan(string(data), &base[0], &base[1]) // an earlier life got that far
-	} else {
+	base, ok := replayBase(dir)
+	if !ok {
 		base = [2]int64{to.Size(output.Stdout), to.Size(output.Stderr)}
-		if err := os.WriteFile(mark, []byte(fmt.Sprintln(base[0], base[1])), 0o600); err != nil {
-			_ = os.Remove(mark) // the disk is full; what it holds of it would mislead
+		mark := filepath.Join(dir, replayMark)
+		if err := os.WriteFile(mark+".new", fmt.Appendln(nil, base[0], base[1]), 0o600); err == nil { // a full disk can only have it taken over twice
+			_ = os.Rename(mark+".new", mark)
 		}
 	}
 	buf := make([]byte, readBytesMax)
@@ -446,5 +447,18 @@ func replay(dir string, to *output.Output) {
 		}
 		r.Close()
 	}
+	if err := os.Rename(dir, dir+replayDone); err == nil { // whole or not at all
+		dir += replayDone
+	}
 	_ = os.RemoveAll(dir)
+}
+
+// replayBase is how long the output was before dir began to be taken over, if it did.
+func replayBase(dir string) (base [2]int64, ok bool) {
+	data, err := os.ReadFile(filepath.Join(dir, replayMark))
+	if err != nil {
+		return base, false
+	}
+	n, err := fmt.Sscan(string(data), &base[0], &base[1])
+	return base, n == len(base) && err == nil
 }
