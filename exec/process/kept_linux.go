@@ -7,6 +7,7 @@ import (
 	"hash/fnv"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -76,9 +77,6 @@ func (k *kept) living() (records, groups []string) {
 	return records, groups
 }
 
-// lives reports whether a keeper of an earlier life is there.
-func (k *kept) lives() bool { return k != nil && k.client.Lives() }
-
 // meta is what the next life has to know of a program.
 type meta struct{ token, record, group string }
 
@@ -94,6 +92,10 @@ func metaOf(s string) (m meta) {
 // sum tells one command from another.
 func (c *Command) sum() uint64 {
 	h := fnv.New64a()
+	if c.Label != "" {
+		_, _ = h.Write([]byte(c.Label)) // never errs
+		return h.Sum64()
+	}
 	for _, s := range append([]string{c.Path, c.Dir}, c.Args...) {
 		_, _ = h.Write([]byte(s)) // never errs
 		_, _ = h.Write([]byte{0})
@@ -103,20 +105,34 @@ func (c *Command) sum() uint64 {
 
 // take finds the program that c is, if an earlier life began it.
 func (k *kept) take(c *Command) (p keeper.Program, ok bool) {
-	if c.Attempt == "" {
-		return p, false
-	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	of := k.unclaimed[c.Attempt]
-	for i := range of {
-		if of[i].Ordinal == c.Ordinal {
-			p = of[i]
-			k.unclaimed[c.Attempt] = append(of[:i:i], of[i+1:]...)
-			return p, true
-		}
+	i := k.find(c)
+	if i < 0 {
+		return p, false
 	}
-	return p, false
+	p = of[i]
+	k.unclaimed[c.Attempt] = append(of[:i:i], of[i+1:]...)
+	return p, true
+}
+
+// find is where c is among what is left of its attempt, or -1. The caller holds mu.
+func (k *kept) find(c *Command) int {
+	if c.Attempt == "" {
+		return -1
+	}
+	return slices.IndexFunc(k.unclaimed[c.Attempt], func(p keeper.Program) bool { return p.Ordinal == c.Ordinal })
+}
+
+// Knows reports whether Run would take c up in place of starting it.
+func (h *Host) Knows(c Command) bool {
+	if h.kept == nil {
+		return false
+	}
+	h.kept.mu.Lock()
+	defer h.kept.mu.Unlock()
+	return h.kept.find(&c) >= 0
 }
 
 // begin says that a Run is under way, unless the host is being left.

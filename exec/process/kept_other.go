@@ -31,6 +31,9 @@ func (*program) readSafely(*os.File, *output.Output, output.Stream) bool { retur
 // Attempts is nothing: nothing outlives this process.
 func (*Host) Attempts() map[string]time.Duration { return nil }
 
+// Knows is false: nothing outlives this process.
+func (*Host) Knows(Command) bool { return false }
+
 // Forget does nothing.
 func (*Host) Forget(string) {}
 

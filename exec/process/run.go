@@ -33,6 +33,9 @@ type Command struct {
 	// Without an Attempt the program ends with this life.
 	Attempt string
 	Ordinal int
+	// Label tells the program from another, which another version of the runner
+	// may have begun in its place; "" means the path, the directory and the arguments.
+	Label string
 
 	// What follows needs a host with a keeper.
 	Umask   *int     // nil leaves the node's

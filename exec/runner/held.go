@@ -80,7 +80,9 @@ func (s *shop) shut(c *process.Command, a exec.Attempt) (why func() *problem, er
 		return func() *problem { return nil }, nil
 	}
 	fault := filepath.Join(a.Dir, faultName)
-	_ = os.Remove(fault) // of the attempt's last program
+	if !s.host.Knows(*c) {
+		_ = os.Remove(fault) // of the attempt's last program
+	}
 	p := sandbox.Program{Path: c.Path, Args: c.Args, Dir: c.Dir, Fault: fault, Work: []string{a.Work()}, Tmp: a.Tmp()}
 	if info, err := os.Stat(a.Keep()); err == nil && info.IsDir() {
 		p.Work = append(p.Work, a.Keep())

@@ -94,12 +94,13 @@ func (s *shop) run(ctx context.Context, a exec.Attempt, j job) (process.Exit, er
 		return process.Exit{}, missing(j.name, err)
 	}
 	c.Path, c.Args = path, append([]string{j.name}, j.args...)
+	c.Attempt, c.Ordinal = a.Program()
+	c.Label = strings.Join(append([]string{path, c.Dir}, c.Args...), "\x00") // what follows may be done in another way next time
 	s.mask(&c, j.umask)
 	why, err := s.shut(&c, a)
 	if err != nil {
 		return process.Exit{}, err
 	}
-	c.Attempt, c.Ordinal = a.Program()
 	exit, err := s.host.Run(ctx, c)
 	if err != nil {
 		return exit, startProblem(j.name, path, err)
