@@ -173,3 +173,32 @@ func TestFollowingOutlivesARestartOfItsNode(t *testing.T) {
 }
 
 const readyWithin = 30 * time.Second
+
+func TestFollowingOutlivesARestartOfTheWorker(t *testing.T) {
+	t.Parallel()
+	m := start(t, lab.Config{Nodes: 2, Slots: 2})
+	asked, worker := m.Nodes[0], m.Nodes[1]
+	id := submit(t, asked, on(worker, shell(`i=0; while [ $i -lt 200 ]; do echo "$i $(date +%s%N)"; i=$((i+1)); sleep 0.05; done`)))[0]
+	running(t, asked, id)
+	f := followLog(t, asked.Client(), id)
+	until(t, 15*time.Second, "some output", func() bool { n, _ := f.counted(t, 1); return n >= 20 })
+	if err := worker.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if err := worker.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-f.ended:
+	case <-time.After(2 * readyWithin):
+		t.Fatal("it has not ended")
+	}
+	d := task(t, asked, id)
+	if n, _ := f.counted(t, d.Attempts); n != 200 || f.err != nil || d.Status != labmesh.Completed {
+		t.Errorf("%s after %d attempts, %d lines of the last, %v, %v", d.Status, d.Attempts, n, f.notes, f.err)
+	}
+	if d.Attempts == 1 && len(f.notes) > 0 {
+		t.Errorf("it says %q of one attempt", f.notes)
+	}
+	t.Logf("it took %d attempts", d.Attempts)
+}
