@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"labmesh"
@@ -22,7 +23,8 @@ import (
 const (
 	linksMax     = 256      // streams served at the same time
 	openMax      = 4096     // attempts of one stream under way at the same time
-	lookEvery    = 16 << 20 // bytes taken between two looks at the disk
+	lookEvery    = 16 << 20 // bytes of one stream taken between two looks at the disk
+	sweepAfter   = 1 << 30  // bytes taken, from all, until old copies are swept out of turn
 	answerWait   = 10 * time.Second
 	endedName    = "ended" // a file that says that the copy saw the attempt's end
 	dirMode      = 0o700
@@ -45,7 +47,8 @@ func DefaultKeep() exec.Keep {
 // Keeper keeps copies of what attempts on other nodes print.
 type Keeper struct {
 	cfg   KeeperConfig
-	swept chan struct{} // has one in it when much has come
+	much  chan struct{} // has one in it when much has come
+	taken atomic.Int64  // bytes since it had
 
 	mu   sync.Mutex
 	open map[key]*entry
@@ -80,7 +83,7 @@ func OpenKeeper(cfg KeeperConfig) (*Keeper, error) {
 		}
 		cfg.Full = func() bool { return below(cfg.Dir, floor) }
 	}
-	return &Keeper{cfg: cfg, swept: make(chan struct{}, 1), open: make(map[key]*entry)}, nil
+	return &Keeper{cfg: cfg, much: make(chan struct{}, 1), open: make(map[key]*entry)}, nil
 }
 
 // Serve takes what senders send over the listener's streams, and sweeps what is
@@ -245,16 +248,25 @@ func (s *session) take(f frame) error {
 	if s.taken += int64(len(f.bytes)); s.taken < lookEvery {
 		return nil
 	}
+	s.k.tookMuch(s.taken)
 	s.taken = 0
-	select {
-	case s.k.swept <- struct{}{}:
-	default:
-	}
 	if s.k.cfg.Full() {
 		s.drop(f.number)
 		return s.answer(frame{kind: refused, number: f.number})
 	}
 	return nil
+}
+
+// tookMuch counts what was taken, and has old copies swept when it comes to much.
+func (k *Keeper) tookMuch(n int64) {
+	if k.taken.Add(n) < sweepAfter {
+		return
+	}
+	k.taken.Store(0)
+	select {
+	case k.much <- struct{}{}:
+	default: // it will be looked at anyway
+	}
 }
 
 // end notes that an attempt has ended, and what was missed of it.

@@ -30,7 +30,7 @@ func (k *Keeper) sweepLoop(ctx context.Context) {
 		}
 		select {
 		case <-tick.C:
-		case <-k.swept:
+		case <-k.much:
 		case <-ctx.Done():
 			return
 		}

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -244,6 +245,61 @@ func TestLogs(t *testing.T) {
 	}
 	if w := do(a, "GET", "/api/tasks/t1/logs", ""); w.Code != 503 {
 		t.Errorf("a log that is away: %d %s", w.Code, w.Body)
+	}
+}
+
+func TestLogsComeInFrames(t *testing.T) {
+	t.Parallel()
+	f := newFake()
+	f.tasks = []labmesh.Task{{ID: "t1"}}
+	asked := make(chan LogRequest, 1)
+	out := blocked()
+	f.output = func(_ context.Context, r LogRequest) (io.ReadCloser, error) { asked <- r; return out, nil }
+	url, a, _ := serve(t, f, func(c *Config) { c.Limits.Heartbeat = 20 * time.Millisecond })
+	resp := openURL(t, url+"/api/tasks/t1/logs?follow=1&frames=1&after=2-1234&stream=stderr")
+	if got := resp.Header.Get("Content-Type"); got != api.LogFramesType {
+		t.Errorf("it comes as %s", got)
+	}
+	if got, want := <-asked, (LogRequest{Task: "t1", Stream: "stderr", Follow: true, After: api.LogPosition{Attempt: 2, Offset: 1234}}); got != want {
+		t.Errorf("asked for %+v, want %+v", got, want)
+	}
+	frames := api.NewLogFrames(resp.Body)
+	next := func() api.LogFrame {
+		t.Helper()
+		frame, err := frames.Next()
+		if err != nil {
+			t.Fatal(err)
+		}
+		frame.Data = slices.Clone(frame.Data)
+		return frame
+	}
+	for range 5 { // alive, with nothing to say
+		if frame := next(); frame.Kind != api.LogStill {
+			t.Errorf("got %+v", frame)
+		}
+	}
+	if _, err := io.WriteString(out.w, "a\xffb"); err != nil {
+		t.Fatal(err)
+	}
+	out.w.Close()
+	var kinds []api.LogKind
+	var text string
+	for frame := next(); ; frame = next() {
+		text += string(frame.Data)
+		if frame.Kind != api.LogStill {
+			kinds = append(kinds, frame.Kind)
+		}
+		if frame.Kind == api.LogEnd {
+			break
+		}
+	}
+	if _, err := frames.Next(); !errors.Is(err, io.EOF) || text != "a\xffb" || !slices.Equal(kinds, []api.LogKind{api.LogData, api.LogEnd}) {
+		t.Errorf("%q in %v, then %v", text, kinds, err)
+	}
+	for query, field := range map[string]string{"after=2": "after", "after=0-1": "after", "frames=maybe": "frames"} {
+		if w := do(a, "GET", "/api/tasks/t1/logs?"+query, ""); w.Code != 400 || object(t, w)["field"] != field {
+			t.Errorf("%s: %d %s", query, w.Code, w.Body)
+		}
 	}
 }
 
