@@ -34,6 +34,7 @@ func TestGoroutine(t *testing.T) {
 }
 func TestP1(t *testing.T)  { t.Parallel(); time.Sleep(300 * time.Millisecond); os.Exit(4) }
 func TestP2(t *testing.T)  { t.Parallel(); time.Sleep(500 * time.Millisecond) }
+func TestQ(t *testing.T)  { t.Parallel(); time.Sleep(100 * time.Millisecond); panic("in parallel") }
 func TestSlow(t *testing.T) { fmt.Println("slow indeed"); time.Sleep(time.Minute) }
 func TestZ(t *testing.T)    {}
 func Example_two()          { fmt.Println(2) // Output: 2
@@ -51,7 +52,7 @@ func TestGoSuite(t *testing.T) {
 	needProgram(t, "go")
 	b := newBed(t)
 	c := b.run(t, b.attempt(t, goTree, suite.Config{Framework: suite.Go, Collect: true}))
-	if !c.outcome.OK || c.result.Cases != 14 || c.result.Errors != 1 {
+	if !c.outcome.OK || c.result.Cases != 15 || c.result.Errors != 1 {
 		t.Fatalf("%+v %+v\n%v", c.outcome, c.result, c.collected)
 	}
 	var all []string
@@ -67,13 +68,13 @@ func TestGoSuite(t *testing.T) {
 	for id, says := range map[string]string{
 		".::TestOK": "passed", ".::TestFail": "failed as asked", ".::TestSkip": "skipped not here", ".::TestSubs": "failed", ".::TestSubs/a_b": "passed", ".::TestSubs/bad": "failed in the subtest",
 		".::TestPanics": "crashed crashed while running TestPanics: panic: boom", ".::TestExits": "crashed crashed while running TestExits: ", ".::TestGoroutine": "crashed panic: elsewhere",
-		".::TestP1": "crashed", ".::TestP2": "passed", ".::TestSlow": "timeout slow indeed", ".::TestZ": "passed", ".::Example_two": "passed", ".::FuzzX": "passed", ".::FuzzX/seed#0": "passed",
+		".::TestP1": "crashed", ".::TestP2": "passed", ".::TestQ": "crashed panic: in parallel", ".::TestSlow": "timeout slow indeed", ".::TestZ": "passed", ".::Example_two": "passed", ".::FuzzX": "passed", ".::FuzzX/seed#0": "passed",
 		"./sub::TestS": "passed", "./bad::TestB": "error undefined: nothing", ".::TestGone": "error no such test", "./nowhere::TestN": "error",
 	} {
 		v, text, _ := strings.Cut(says, " ")
 		c.want(t, id, labmesh.TestVerdict(v), text)
 	}
-	if len(c.order) != 20 || len(c.result.NotRun) > 0 || c.outcome.OK {
+	if len(c.order) != 21 || len(c.result.NotRun) > 0 || c.outcome.OK {
 		t.Errorf("%s%+v", c.verdicts(), c.result)
 	}
 	if log := c.logOf(t, ".::TestFail"); !strings.Contains(log, "before") || !strings.Contains(log, "as asked") || strings.Contains(log, "said so") {

@@ -314,5 +314,5 @@ func goEnding(exit process.Exit, err error, text string) string {
 	if errors.Is(err, errTooMuch) {
 		return err.Error()
 	}
-	return "its program ended: " + ending(exit, nil)
+	return "it ended its program; go test ended with " + ending(exit, nil)
 }

@@ -43,6 +43,7 @@ type goSession struct {
 	tests map[string]*goTest
 	order []string // of tests
 	clean bool     // all tests ran to their end
+	panic bool     // a test is known to have ended the program
 	late  string
 	told  string
 	ended int
@@ -159,7 +160,7 @@ func (s *goSession) end(t *goTest, top string, e goEvent) {
 		v.message = strings.TrimSpace(k.String())
 	}
 	if e.Action == "fail" && t.panics && e.Test == top {
-		v.verdict = labmesh.TestCrashed
+		s.panic, v.verdict = true, labmesh.TestCrashed
 		v.message = fmt.Sprintf("crashed while running %s: %s\n%s", top, goEnding(process.Exit{}, nil, v.message), v.message)
 	}
 	delete(t.texts, e.Test)
@@ -256,8 +257,8 @@ func (s *goSession) conclude(exit process.Exit, err error) (alone []string) {
 		}
 	}
 	switch {
-	case s.late != "" || s.c.halted:
-		return nil
+	case s.late != "" || s.panic || s.c.halted:
+		return nil // what was under way besides is to run again
 	case len(under) == 1 || len(under) > 0 && len(s.want) == 1:
 		s.crashed(under[0], exit, err)
 		return nil

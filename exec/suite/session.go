@@ -169,13 +169,19 @@ func (s *session) overdue(now time.Time) bool {
 	return over > stackDelayMax || err == nil && info.Size() > 0
 }
 
-// stackText is what faulthandler wrote last.
+// stackText is what faulthandler wrote, without the frames of the framework.
 func (s *session) stackText() string {
 	data, err := os.ReadFile(s.stack)
 	if err != nil {
 		return ""
 	}
-	return tail(strings.TrimSpace(string(data)), 3000)
+	var b strings.Builder
+	for line := range strings.Lines(string(data)) {
+		if !strings.Contains(line, "/_pytest/") && !strings.Contains(line, "/pluggy/") && !strings.Contains(line, "/"+ownDir+"/") {
+			b.WriteString(line)
+		}
+	}
+	return tail(strings.TrimSpace(b.String()), 3000)
 }
 
 // diskFull is why an interpreter that did not come to its end could not say so:
