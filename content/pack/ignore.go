@@ -122,6 +122,7 @@ func (ig *ignore) askGit(ctx context.Context, dir string) {
 	ctx, cancel := context.WithTimeout(ctx, gitTimeout)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "git", "-c", "core.fsmonitor=false", "-C", dir, "ls-files", "-z", "-c", "-i", "--exclude-standard")
+	cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "GIT_") }) // in a hook they speak of another work tree
 	var out limited
 	cmd.Stdout = &out
 	if err := cmd.Run(); err != nil {

@@ -59,6 +59,16 @@ func (s *Store) room(size int64) error {
 	if !full {
 		return nil
 	}
+	if left := s.evict(s.cfg.BytesMax/100*evictTo - size); left+size > s.cfg.BytesMax {
+		return labmesh.Refuse(labmesh.Exhausted, "the store of this node is full: %d of %d bytes are in use, and %d more are needed: allow it more, or wait until tasks have ended",
+			left, s.cfg.BytesMax, size)
+	}
+	return nil
+}
+
+// evict removes what was not used for longest and is not in use, until no more
+// than goal bytes are left, and returns how many are.
+func (s *Store) evict(goal int64) (left int64) {
 	kept := s.inUse()
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -73,18 +83,21 @@ func (s *Store) room(size int64) error {
 		}
 	}
 	slices.SortFunc(list, func(a, b candidate) int { return a.used.Compare(b.used) })
-	goal := s.cfg.BytesMax / 100 * evictTo
 	for _, c := range list {
-		if s.bytes+size <= goal {
+		if s.bytes <= goal {
 			break
 		}
 		s.remove(c.hash)
 	}
-	if s.bytes+size > s.cfg.BytesMax {
-		return labmesh.Refuse(labmesh.Exhausted, "the store of this node is full: %d of %d bytes are in use, and %d more are needed: allow it more, or wait until tasks have ended",
-			s.bytes, s.cfg.BytesMax, size)
-	}
-	return nil
+	return s.bytes
+}
+
+// shrink gives the disk some of what the store holds, because it is full.
+func (s *Store) shrink() {
+	s.mu.Lock()
+	goal := s.bytes / 100 * evictTo
+	s.mu.Unlock()
+	s.evict(goal - content.ChunkBytesMax)
 }
 
 // inUse are the blobs of the trees that the owner of the store wants kept.

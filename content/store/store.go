@@ -173,7 +173,12 @@ func (s *Store) keep(ctx context.Context, h content.Hash, data []byte) error {
 	if err := s.room(int64(len(data))); err != nil {
 		return err
 	}
-	if err := s.write(h, data); err != nil {
+	err := s.write(h, data)
+	if errors.Is(err, unix.ENOSPC) { // others fill the disk: we hold what can be fetched again
+		s.shrink()
+		err = s.write(h, data)
+	}
+	if err != nil {
 		return fmt.Errorf("store %s: %w", h, err)
 	}
 	now := time.Now()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -35,43 +36,53 @@ func (w *Swarm) Fetch(ctx context.Context, id string) error {
 		return err
 	}
 	for !w.store.Complete(id) {
-		ended, ours := w.fly(h)
-		if !ours { // somebody else fetches it
+		fl, ours := w.fly(h)
+		if ours {
+			fl.err = w.fetch(ctx, h)
+			fl.broken = ctx.Err() != nil
+			w.land(h, fl)
+		} else {
 			select {
-			case <-ended:
-				if err := ctx.Err(); err != nil {
-					return err
-				}
-				continue
+			case <-fl.ended:
 			case <-ctx.Done():
 				return fmt.Errorf("fetch %s: %w", id, ctx.Err())
 			}
+			if fl.broken {
+				continue // who began it wants it no more: now it is ours
+			}
 		}
-		err := w.fetch(ctx, h)
-		w.land(h)
-		if err != nil {
-			return fmt.Errorf("fetch %s: %w", id, err)
+		if fl.err != nil {
+			return fmt.Errorf("fetch %s: %w", id, fl.err)
 		}
 		return nil
 	}
 	return nil
 }
 
-// fly says whether the fetch of a tree is ours to do, or when another ends.
-func (w *Swarm) fly(h content.Hash) (ended <-chan struct{}, ours bool) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if c, ok := w.flights[h]; ok {
-		return c, false
-	}
-	w.flights[h] = make(chan struct{})
-	return nil, true
+// flight is a fetch that several may wait for.
+type flight struct {
+	ended  chan struct{} // closed when the rest is written
+	err    error
+	broken bool // it was broken off by who began it
 }
 
-func (w *Swarm) land(h content.Hash) {
+// fly says whether the fetch of a tree is ours to do, or another's that is
+// under way.
+func (w *Swarm) fly(h content.Hash) (fl *flight, ours bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	close(w.flights[h])
+	if fl, ok := w.flights[h]; ok {
+		return fl, false
+	}
+	fl = &flight{ended: make(chan struct{})}
+	w.flights[h] = fl
+	return fl, true
+}
+
+func (w *Swarm) land(h content.Hash, fl *flight) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	close(fl.ended)
 	delete(w.flights, h)
 }
 
@@ -82,9 +93,10 @@ func (w *Swarm) fetch(ctx context.Context, h content.Hash) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+	var first labmesh.NodeID // who had the manifest is the best hope for the rest
 	m, err := w.store.Manifest(h.String())
 	if labmesh.ReasonOf(err) == labmesh.NotFound {
-		m, err = w.fetchManifest(ctx, h)
+		m, first, err = w.fetchManifest(ctx, h)
 	}
 	if err != nil {
 		return err
@@ -108,39 +120,43 @@ func (w *Swarm) fetch(ctx context.Context, h content.Hash) error {
 			t.lost(i) // it was evicted while others fetched it from here
 		}
 	}
-	return w.fetchChunks(ctx, t)
+	return w.fetchChunks(ctx, t, first)
 }
 
 // fetchManifest asks several nodes at once, until one has it.
-func (w *Swarm) fetchManifest(ctx context.Context, h content.Hash) (*content.Manifest, error) {
+func (w *Swarm) fetchManifest(ctx context.Context, h content.Hash) (*content.Manifest, labmesh.NodeID, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	for began := time.Now(); ; {
 		nodes := w.others()
 		rand.Shuffle(len(nodes), func(i, j int) { nodes[i], nodes[j] = nodes[j], nodes[i] })
-		if m := w.manifestFrom(ctx, nodes, h); m != nil {
+		if m, node := w.manifestFrom(ctx, nodes, h); m != nil {
 			_, err := w.store.PutManifest(ctx, m)
-			return m, err
+			return m, node, err
 		}
 		if time.Since(began) > patience {
-			return nil, labmesh.Refuse(labmesh.Unavailable, "none of the %d nodes that can be reached has it", len(nodes))
+			return nil, "", labmesh.Refuse(labmesh.Unavailable, "none of the %d nodes that can be reached has it", len(nodes))
 		}
 		select {
 		case <-ctx.Done():
-			return nil, ctx.Err()
+			return nil, "", ctx.Err()
 		case <-time.After(retryEvery):
 		}
 	}
 }
 
-func (w *Swarm) manifestFrom(ctx context.Context, nodes []labmesh.NodeID, h content.Hash) *content.Manifest {
+func (w *Swarm) manifestFrom(ctx context.Context, nodes []labmesh.NodeID, h content.Hash) (*content.Manifest, labmesh.NodeID) {
 	ctx, cancel := context.WithCancel(ctx)
 	todo := make(chan labmesh.NodeID, len(nodes))
 	for _, n := range nodes {
 		todo <- n
 	}
 	close(todo)
-	found := make(chan *content.Manifest, 1)
+	type find struct {
+		*content.Manifest
+		node labmesh.NodeID
+	}
+	found := make(chan find, 1)
 	var asking sync.WaitGroup
 	for range manifestsAt {
 		asking.Go(func() {
@@ -156,7 +172,7 @@ func (w *Swarm) manifestFrom(ctx context.Context, nodes []labmesh.NodeID, h cont
 					continue
 				}
 				select {
-				case found <- m:
+				case found <- find{m, node}:
 					cancel()
 				default: // another was faster
 				}
@@ -166,10 +182,10 @@ func (w *Swarm) manifestFrom(ctx context.Context, nodes []labmesh.NodeID, h cont
 	asking.Wait()
 	cancel()
 	select {
-	case m := <-found:
-		return m
+	case f := <-found:
+		return f.Manifest, f.node
 	default:
-		return nil
+		return nil, ""
 	}
 }
 
@@ -217,7 +233,7 @@ type fetching struct {
 	failed   chan error    // what no other peer would mend
 }
 
-func (w *Swarm) fetchChunks(ctx context.Context, t *tree) error {
+func (w *Swarm) fetchChunks(ctx context.Context, t *tree, first labmesh.NodeID) error {
 	missing := t.missing()
 	if len(missing) == 0 {
 		return nil
@@ -233,7 +249,7 @@ func (w *Swarm) fetchChunks(ctx context.Context, t *tree) error {
 	tick := time.NewTicker(tickEvery)
 	defer tick.Stop()
 	for {
-		for _, p := range f.recruit(time.Now()) {
+		for _, p := range f.recruit(time.Now(), first) {
 			running.Go(func() { f.run(ctx, p) })
 		}
 		select {
@@ -251,10 +267,14 @@ func (w *Swarm) fetchChunks(ctx context.Context, t *tree) error {
 	}
 }
 
-// recruit chooses nodes to open streams to.
-func (f *fetching) recruit(now time.Time) (fresh []*peer) {
+// recruit chooses nodes to open streams to: one before all others, the rest by
+// chance.
+func (f *fetching) recruit(now time.Time, first labmesh.NodeID) (fresh []*peer) {
 	nodes := f.w.others()
 	rand.Shuffle(len(nodes), func(i, j int) { nodes[i], nodes[j] = nodes[j], nodes[i] })
+	if i := slices.Index(nodes, first); i > 0 {
+		nodes[0], nodes[i] = nodes[i], nodes[0]
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	waiting := 0

@@ -44,9 +44,9 @@ type Swarm struct {
 
 	mu      sync.Mutex
 	trees   map[content.Hash]*tree
-	flights map[content.Hash]chan struct{} // closed when the fetch has ended
-	banned  map[labmesh.NodeID]time.Time   // until when
-	served  map[string]int                 // streams, by node
+	flights map[content.Hash]*flight
+	banned  map[labmesh.NodeID]time.Time // until when
+	served  map[string]int               // streams, by node
 	moved   Traffic
 }
 
@@ -63,7 +63,7 @@ func New(s *store.Store, streams Streams, peers func() []labmesh.NodeID, log *sl
 	return &Swarm{
 		store: s, streams: streams, peers: peers, log: log,
 		slots: make(chan struct{}, fetchesMax), pleases: make(chan struct{}, pleasesMax),
-		trees: map[content.Hash]*tree{}, flights: map[content.Hash]chan struct{}{},
+		trees: map[content.Hash]*tree{}, flights: map[content.Hash]*flight{},
 		banned: map[labmesh.NodeID]time.Time{}, served: map[string]int{},
 	}
 }

@@ -132,7 +132,16 @@ func TestWhatNobodyHasIsGivenUp(t *testing.T) {
 		w.add(t, "a", 0)
 		n := w.add(t, "n", 0)
 		began := time.Now()
+		var others sync.WaitGroup
+		for range 3 { // they wait for the same, and not one after the other
+			others.Go(func() {
+				if err := n.swarm.Fetch(t.Context(), content.Sum(nil).String()); labmesh.ReasonOf(err) != labmesh.Unavailable {
+					t.Error(err)
+				}
+			})
+		}
 		err := n.swarm.Fetch(t.Context(), content.Sum(nil).String())
+		others.Wait()
 		if labmesh.ReasonOf(err) != labmesh.Unavailable || time.Since(began) > time.Minute {
 			t.Errorf("after %s: %v", time.Since(began), err)
 		}
@@ -225,6 +234,33 @@ func TestASilentPeerDoesNotHoldUp(t *testing.T) {
 		}
 		if took := fetchAll(t, []*node{n}, id); took > 5*time.Second {
 			t.Errorf("it took %s", took)
+		}
+	})
+}
+
+// In a large mesh few nodes have a tree, and a fetch has streams to few.
+func TestTheOneNodeThatHasItIsFound(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newNetwork()
+		src := w.add(t, "source", 0)
+		for i := range 40 {
+			w.add(t, labmesh.NodeID(fmt.Sprint("n", i)), 0)
+		}
+		id := src.tree(t, 1, mega)
+		n := w.nodes["n7"]
+		if took := fetchAll(t, []*node{n}, id); took > time.Second {
+			t.Errorf("it took %s", took)
+		}
+		m, err := src.store.Manifest(id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n = w.nodes["n8"] // which has the manifest, and knows nobody
+		if _, err := n.store.PutManifest(t.Context(), m); err != nil {
+			t.Fatal(err)
+		}
+		if took := fetchAll(t, []*node{n}, id); took > 20*time.Second {
+			t.Errorf("without a hint it took %s", took)
 		}
 	})
 }
