@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/dustin/go-humanize"
+
 	"labmesh"
 )
 
@@ -27,10 +29,10 @@ const (
 type quotaError struct{ limit, taken int64 }
 
 func (e *quotaError) Error() string {
-	return fmt.Sprintf("the attempt's directory took %.2f GiB, its limit (limits.disk_gb) is %.2f", gib(e.taken), gib(e.limit))
+	return fmt.Sprintf("the attempt's directory took %s, more than its limit of %s (limits.disk_gb)", size(e.taken), size(e.limit))
 }
 
-func gib(bytes int64) float64 { return float64(bytes) / (1 << 30) }
+func size(bytes int64) string { return humanize.IBytes(uint64(max(bytes, 0))) } //nolint:gosec // it is not negative
 
 // underQuota is a context for a that ends when its directory takes more than it
 // may. join ends the watch.
@@ -161,7 +163,7 @@ func (w *Worker) blame(ctx context.Context, a Attempt, o labmesh.Outcome) labmes
 	}
 	lacks := int64(w.cfg.Floor - free) //nolint:gosec // a floor is below 2^62
 	if own, err := diskUse(ctx, a.Dir, lacks); err == nil && own >= lacks {
-		o.Cause, o.Error = labmesh.CauseQuota, fmt.Sprintf("it filled the disk of its worker: %s; its own directory takes %.2f GiB or more", o.Error, gib(own))
+		o.Cause, o.Error = labmesh.CauseQuota, fmt.Sprintf("it filled the disk of its worker: %s; its own directory takes %s or more", o.Error, size(own))
 		return o
 	}
 	o.Cause, o.Error = labmesh.CauseDisk, o.Error+"; "+tooFull(w.cfg.Dir, free, w.cfg.Floor)

@@ -45,6 +45,9 @@ type Config struct {
 	LedgerCheck func(ctx context.Context, path string) error
 	// GPUChild asks the GPU driver in a process of its own; see probe.Config.
 	GPUChild func(ctx context.Context) ([]byte, error)
+	// Sandbox is how this program is run to play the parts of a sandbox; see
+	// sandbox.Box. Without it there are none.
+	Sandbox []string
 
 	// Keeper starts the process that keeps programs running while the node is
 	// away; see process.Config. Without it they end with the node.

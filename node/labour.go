@@ -62,7 +62,7 @@ func openLabour(ctx context.Context, cfg Config, processes *process.Host, host *
 	if c := cfg.Parts.Capabilities; c != nil {
 		l.self.Capabilities = *c
 	} else {
-		l.self.Capabilities = probe.Probe(ctx, probe.Config{Dir: cfg.DataDir, GPUChild: cfg.GPUChild})
+		l.self.Capabilities = l.capabilities(ctx, cfg)
 	}
 	return l, nil
 }
@@ -79,7 +79,7 @@ func openProcesses(ctx context.Context, cfg Config) (*process.Host, error) {
 		return nil, nil
 	}
 	return process.Open(ctx, process.Config{
-		Dir: filepath.Join(cfg.DataDir, runningDir), Nice: niceness, Logger: cfg.Logger, Keeper: cfg.Keeper, Window: scheduler.Lease,
+		Dir: filepath.Join(cfg.DataDir, runningDir), Nice: niceness, Memory: probe.MemoryBytes(ctx), Logger: cfg.Logger, Keeper: cfg.Keeper, Window: scheduler.Lease,
 	})
 }
 
@@ -88,7 +88,7 @@ func (l *labour) openRunners(cfg Config) (map[labmesh.Kind]exec.Runner, error) {
 	if cfg.Parts.Runners != nil {
 		return cfg.Parts.Runners, nil
 	}
-	return runner.New(l.processes, os.Environ())
+	return runner.New(l.processes, os.Environ(), runner.In(box(cfg)))
 }
 
 // run registers the worker, then works until ctx ends.

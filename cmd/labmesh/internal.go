@@ -10,6 +10,7 @@ import (
 
 	"labmesh/exec/keeper"
 	"labmesh/exec/probe"
+	"labmesh/exec/sandbox"
 	"labmesh/store/duckdb"
 )
 
@@ -20,6 +21,7 @@ const (
 	gpuCommand      = "gpu"
 	ledgerCommand   = "check-ledger"
 	keeperCommand   = "keeper"
+	sandboxCommand  = "sandbox"
 )
 
 // keepPrograms is the process that keeps programs running while the node is
@@ -40,6 +42,15 @@ func keepPrograms(args []string, errw io.Writer) (code int, asked bool) {
 	return exitDone, true
 }
 
+// shutIn plays a part of a sandbox when the command line asks for that: main
+// enters it before anything else too, since each program in a sandbox does twice.
+func shutIn(args []string) (code int, asked bool) {
+	if len(args) < 4 || args[1] != internalCommand || args[2] != sandboxCommand {
+		return 0, false
+	}
+	return sandbox.Main(args[3:]), true
+}
+
 func newInternalCommand(a *app) *cobra.Command {
 	cmd := &cobra.Command{Use: internalCommand, Short: "What the node runs in child processes", Hidden: true}
 	cmd.AddCommand(
@@ -51,6 +62,11 @@ func newInternalCommand(a *app) *cobra.Command {
 		&cobra.Command{
 			Use: keeperCommand + " DIR WINDOW", Short: "Keep programs running while the node is away", Example: "  labmesh internal keeper <data-dir>/running 6s",
 			Args: args(cobra.ExactArgs(2), "it takes a directory and how long to wait for the node, and is started by the node"),
+			RunE: func(*cobra.Command, []string) error { return errors.ErrUnsupported }, // main has seen to it
+		},
+		&cobra.Command{
+			Use: sandboxCommand + " PART …", Short: "Play a part of a program's sandbox", Example: "  labmesh internal sandbox outer …",
+			Args: args(cobra.MinimumNArgs(1), "it is started by the node"), DisableFlagParsing: true,
 			RunE: func(*cobra.Command, []string) error { return errors.ErrUnsupported }, // main has seen to it
 		},
 		&cobra.Command{

@@ -11,6 +11,9 @@ import (
 )
 
 func main() {
+	if code, asked := shutIn(os.Args); asked {
+		os.Exit(code)
+	}
 	if code, asked := keepPrograms(os.Args, os.Stderr); asked {
 		os.Exit(code)
 	}

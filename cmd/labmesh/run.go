@@ -32,6 +32,7 @@ type customConfig struct {
 	Args  []string `json:"args,omitempty"`
 	Shell bool     `json:"shell,omitempty"`
 	Dir   string   `json:"dir,omitempty"`
+	Umask string   `json:"umask,omitempty"`
 }
 
 func newRunCommand(a *app) *cobra.Command {
@@ -53,6 +54,7 @@ With --json the output goes to stderr, and the task as JSON to stdout at the end
   labmesh run --timeout 10m --retries 2 -- python3 -c 'print(6*7)'
   labmesh run --shell -- 'echo $HOME | wc -c'
   labmesh run --bundle . --artifact 'out/**' -- ./build.sh
+  labmesh run --sandbox no_network --memory-limit 2GiB --cpu-limit 1.5 -- ./untrusted.sh
   labmesh run --detach --hardware cuda --gpus 1 -- nvidia-smi`,
 		Args: args(cobra.MinimumNArgs(1), "it takes a program to run, e.g. labmesh run -- echo hello"),
 		RunE: func(cmd *cobra.Command, words []string) error {
@@ -90,6 +92,7 @@ With --json the output goes to stderr, and the task as JSON to stdout at the end
 	f.bindFiles(flags)
 	flags.BoolVar(&conf.Shell, "shell", false, "PROG is a script for /bin/sh, which sees ARGS as $1, $2, …")
 	flags.StringVar(&conf.Dir, "dir", "", "`DIRECTORY` of the worker to run it in (default one of its own)")
+	flags.StringVar(&conf.Umask, "umask", "", "file mode creation `MASK` in octal, e.g. 022 (default the node's)")
 	flags.BoolVar(&detach, "detach", false, "print the task's id and do not wait")
 	return cmd
 }

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/dustin/go-humanize"
 	"github.com/spf13/pflag"
 
 	"labmesh"
@@ -32,6 +33,12 @@ type taskFlags struct {
 	after        []string
 	bundle       string
 	artifacts    []string
+	tools        []string
+	sandbox      string
+	cpuLimit     float64
+	memoryLimit  string
+	diskLimit    string
+	pidsLimit    int
 }
 
 func (f *taskFlags) bind(flags *pflag.FlagSet) {
@@ -44,6 +51,12 @@ func (f *taskFlags) bind(flags *pflag.FlagSet) {
 	flags.Float64Var(&f.compute, "min-cuda-compute", 0, "CUDA compute capability its GPU must have, e.g. 7.5")
 	flags.IntVar(&f.cpus, "cpus", 0, "slots of the worker to take (default 1)")
 	flags.IntVar(&f.gpus, "gpus", 0, "GPUs to take")
+	flags.StringSliceVar(&f.tools, "tool", nil, "`NAMES` of tools that must all be on the worker, e.g. pytest")
+	flags.StringVar(&f.sandbox, "sandbox", "", "shut it in: `LEVEL` is no_network, or bubblewrap, where it also writes only to its own directories")
+	flags.Float64Var(&f.cpuLimit, "cpu-limit", 0, "CPU seconds a second that it may use, e.g. 1.5 (default no limit)")
+	flags.StringVar(&f.memoryLimit, "memory-limit", "", "`SIZE` of memory beyond which it is killed, e.g. 2GiB")
+	flags.StringVar(&f.diskLimit, "disk-limit", "", "`SIZE` of files beyond which it is stopped, e.g. 10GiB")
+	flags.IntVar(&f.pidsLimit, "pids-limit", 0, "processes and threads that it may have (default no limit)")
 	flags.BoolVar(&f.exclusive, "exclusive", false, "take the whole worker")
 	flags.StringArrayVar(&f.tags, "tag", nil, "`KEY=VALUE` that the worker must be tagged with (repeatable)")
 	flags.StringVar(&f.worker, "worker", "", "only on the worker with this `ID`")
@@ -74,7 +87,11 @@ func (f *taskFlags) spec(kind labmesh.Kind, config any, lookup func(string) (str
 		Requirements: labmesh.Requirements{
 			Hardware: f.hardware, MinMemoryGB: f.memoryGB, MinCUDACompute: f.compute,
 			CPUs: f.cpus, GPUs: f.gpus, Exclusive: f.exclusive, WorkerID: labmesh.WorkerID(f.worker),
+			Tools: f.tools, Sandbox: labmesh.Sandbox(f.sandbox),
 		},
+	}
+	if s.Limits, err = f.limits(); err != nil {
+		return s, err
 	}
 	if f.retries != 0 || f.backoff != 0 {
 		s.Retry = &labmesh.RetryPolicy{MaxRetries: f.retries, BackoffSeconds: f.backoff.Seconds()}
@@ -95,6 +112,28 @@ func (f *taskFlags) spec(kind labmesh.Kind, config any, lookup func(string) (str
 		return s, usageError{err}
 	}
 	return s, nil
+}
+
+// limits are those of the flags; nil when there are none.
+func (f *taskFlags) limits() (*labmesh.Limits, error) {
+	l := labmesh.Limits{CPUs: f.cpuLimit, Pids: f.pidsLimit}
+	for _, size := range []struct {
+		flag, text string
+		to         *float64
+	}{{"memory-limit", f.memoryLimit, &l.MemoryGB}, {"disk-limit", f.diskLimit, &l.DiskGB}} {
+		if size.text == "" {
+			continue
+		}
+		n, err := humanize.ParseBytes(size.text)
+		if err != nil || n == 0 {
+			return nil, usagef("--%s: %q is no size: write it as 2GiB", size.flag, size.text)
+		}
+		*size.to = float64(n) / (1 << 30)
+	}
+	if l == (labmesh.Limits{}) {
+		return nil, nil
+	}
+	return &l, nil
 }
 
 // pairs reads KEY=VALUE words.

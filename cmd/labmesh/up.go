@@ -17,6 +17,7 @@ import (
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 	"go.yaml.in/yaml/v3"
+	"golang.org/x/sys/unix"
 
 	"labmesh"
 	"labmesh/client"
@@ -108,6 +109,7 @@ func runUp(cmd *cobra.Command, a *app, f *upFlags) error {
 		return usageError{err}
 	}
 	cfg.KeepOnStop = func() bool { return f.keeps(context.Cause(cmd.Context())) }
+	noCores()
 	n, err := node.Open(cmd.Context(), cfg)
 	if err != nil {
 		return err
@@ -124,6 +126,16 @@ func runUp(cmd *cobra.Command, a *app, f *upFlags) error {
 	cancel()
 	beside.Wait()
 	return errors.Join(err, n.Close())
+}
+
+// noCores has what the node starts leave no core dumps, unless it asks for them
+// itself (ulimit -c).
+func noCores() {
+	var l unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_CORE, &l) == nil {
+		l.Cur = 0
+		_ = unix.Setrlimit(unix.RLIMIT_CORE, &l) // to lower it is everybody's right
+	}
 }
 
 // config turns flags into the node's configuration.
@@ -171,6 +183,7 @@ func (f *upFlags) config(a *app) (node.Config, error) {
 		return cfg, fmt.Errorf("find this program: %w", err)
 	}
 	cfg.Keeper = []string{self, internalCommand, keeperCommand}
+	cfg.Sandbox = []string{self, internalCommand, sandboxCommand}
 	cfg.GPUChild = probe.Child(self, internalCommand, gpuCommand)
 	cfg.LedgerCheck = func(ctx context.Context, path string) error {
 		out, err := exec.CommandContext(ctx, self, internalCommand, ledgerCommand, path).CombinedOutput()

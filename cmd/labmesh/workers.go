@@ -86,6 +86,7 @@ func (a *app) printWorker(w api.Worker) error {
 			show("gpu", fmt.Sprintf("%d: %s, %s, compute %s", d.Index, d.Name, gib(d.MemoryGB), d.ComputeCapability))
 		}
 	}
+	show("sandboxes", join(w.Full.Sandboxes))
 	for _, name := range sortedKeys(w.Full.Absent) {
 		show("no "+name, w.Full.Absent[name])
 	}

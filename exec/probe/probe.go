@@ -99,6 +99,10 @@ func memory(ctx context.Context, root string) labmesh.Memory {
 	return labmesh.Memory{TotalGB: gb(total), AvailableGB: gb(available)}
 }
 
+// MemoryBytes is the memory of this machine, or what the cgroup leaves of it; 0
+// where it is not known.
+func MemoryBytes(ctx context.Context) int64 { return int64(memory(ctx, "").TotalGB * gib) }
+
 func diskOf(dir string) *labmesh.Disk {
 	var st unix.Statfs_t
 	if unix.Statfs(dir, &st) != nil {

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/dustin/go-humanize"
 	"golang.org/x/sys/unix"
 
 	"labmesh"
@@ -104,6 +105,8 @@ func (s *shop) shut(c *process.Command, a exec.Attempt) (why func() *problem, er
 	}, nil
 }
 
+func size(bytes int64) string { return humanize.IBytes(uint64(max(bytes, 0))) } //nolint:gosec // it is not negative
+
 // outOfMemory says that a program was killed because memory ran out, if it was.
 func outOfMemory(a exec.Attempt, exit process.Exit) (message string, ok bool) {
 	if !exit.OOM || exit.Signal != unix.SIGKILL && exit.Code != exitKilled {
@@ -111,10 +114,10 @@ func outOfMemory(a exec.Attempt, exit process.Exit) (message string, ok bool) {
 	}
 	peak := ""
 	if exit.PeakMemory > 0 {
-		peak = fmt.Sprintf("; at its peak it took %.2f GiB", float64(exit.PeakMemory)/gibBytes)
+		peak = "; at its peak it took " + size(exit.PeakMemory)
 	}
 	if l := limits(a); l.Memory > 0 && exit.PeakMemory >= l.Memory-l.Memory/10 {
-		return fmt.Sprintf("the program was killed because it took more memory than its limit of %.2f GiB (limits.memory_gb)%s", float64(l.Memory)/gibBytes, peak), true
+		return fmt.Sprintf("the program was killed because it took more memory than its limit of %s (limits.memory_gb)%s", size(l.Memory), peak), true
 	}
 	return "the program was killed because the memory that tasks may have of its worker ran out: require a worker with more (min_memory_gb), or one to itself (exclusive)" + peak, true
 }

@@ -40,7 +40,7 @@ func TestWhoTakesTooMuchMemoryEndsWithTheCauseOOM(t *testing.T) {
 		spec := custom(fmt.Sprintf(`{"name":"%s","shell":true}`, script))
 		spec.Limits = &labmesh.Limits{MemoryGB: 32.0 / 1024}
 		o, _ := b.run(t, spec)
-		if o.Cause != labmesh.CauseOOM || !strings.Contains(o.Error, "limit of 0.03 GiB") || !strings.Contains(o.Error, "peak") {
+		if o.Cause != labmesh.CauseOOM || !strings.Contains(o.Error, "limit of 32 MiB") || !strings.Contains(o.Error, "peak") {
 			t.Errorf("%s: %+v", script, o)
 		}
 	}
