@@ -108,12 +108,15 @@ func TestOutputOutlivesItsMachine(t *testing.T) {
 	if err := worker.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	until(t, 30*time.Second, "output of the next attempt", func() bool { n, _ := f.counted(t, 2); return n >= 5 })
-	lines, last := f.counted(t, 1)
-	if lost := killed.Sub(last); lost > time.Second {
-		t.Errorf("the last %s before the kill are missing", lost)
-	} else {
-		t.Logf("of attempt 1 there are %d lines, the last from %s before the kill", lines, lost.Round(time.Millisecond))
+	late := followLog(t, other.Client(), id) // has only the copy to read from
+	for who, f := range map[string]*follower{"who followed": f, "who came after": late} {
+		until(t, 30*time.Second, "output of the next attempt", func() bool { n, _ := f.counted(t, 2); return n >= 5 })
+		lines, last := f.counted(t, 1)
+		if lost := killed.Sub(last); lost > time.Second {
+			t.Errorf("the last %s before the kill are missing for %s", lost, who)
+		} else {
+			t.Logf("for %s attempt 1 has %d lines, the last from %s before the kill", who, lines, lost.Round(time.Millisecond))
+		}
 	}
 	f.mu.Lock()
 	notes := strings.Join(f.notes, "")

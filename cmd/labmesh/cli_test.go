@@ -247,6 +247,29 @@ func TestLogsGoWhereTheyBelong(t *testing.T) {
 	n.labmesh(t, "logs", "-f", "--stream", "stderr", "t1").want(t, 0, "err\n", "")
 }
 
+func TestCtrlCEndsOnlyTheFollowing(t *testing.T) {
+	t.Parallel()
+	n := newFakeNode(t)
+	n.fate = func(_ labmesh.Spec, task *api.TaskDetail) { task.Status = labmesh.Running }
+	n.labmesh(t, "run", "--detach", "x").want(t, 0, "t1\n", "")
+	ctx, interrupt := context.WithCancel(t.Context())
+	n.override = func(w http.ResponseWriter, r *http.Request) bool {
+		if !strings.HasSuffix(r.URL.Path, "/logs") {
+			return false
+		}
+		w.Header().Set("Content-Type", api.LogFramesType)
+		_, _ = w.Write(api.LogFrame{Kind: api.LogStill}.AppendTo(nil))
+		_ = http.NewResponseController(w).Flush()
+		interrupt()
+		<-r.Context().Done()
+		return true
+	}
+	n.with(t, ctx, "", nil, "logs", "-f", "t1").want(t, exitInterrupted, "", "")
+	if got := n.tasks["t1"].Status; got != labmesh.Running {
+		t.Errorf("the task is %s", got)
+	}
+}
+
 func TestHelp(t *testing.T) {
 	t.Parallel()
 	root := newRootCommand(newApp(nil, nil, nil, func(string) (string, bool) { return "", false }))

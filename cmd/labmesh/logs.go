@@ -52,7 +52,11 @@ where something was left out.`,
 			}
 			defer c.Close()
 			q := client.LogQuery{Stream: stream, Attempt: attempt, Follow: follow}
-			return named(a.copyLogs(cmd.Context(), c, labmesh.TaskID(ids[0]), q, end), ids[0])
+			err = a.copyLogs(cmd.Context(), c, labmesh.TaskID(ids[0]), q, end)
+			if err != nil && cmd.Context().Err() != nil {
+				return exitError{exitInterrupted, ""} // the task goes on
+			}
+			return named(err, ids[0])
 		},
 	}
 	flags := cmd.Flags()
