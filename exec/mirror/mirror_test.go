@@ -347,3 +347,49 @@ func TestOldCopiesAreSwept(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// BenchmarkCopy is how fast output gets from a sender to a keeper over TCP on
+// one machine, when it is printed no faster than it is copied.
+func BenchmarkCopy(b *testing.B) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		b.Fatal(err)
+	}
+	k, err := mirror.OpenKeeper(mirror.KeeperConfig{Dir: b.TempDir(), Full: func() bool { return false }})
+	if err != nil {
+		b.Fatal(err)
+	}
+	s := mirror.NewSender(mirror.SenderConfig{
+		Streams: dialer(l.Addr().String()), Alive: func(labmesh.NodeID) bool { return true }, Changed: func() <-chan struct{} { return nil },
+		Choose: func(labmesh.TaskID, int, func(labmesh.NodeID) bool) labmesh.NodeID { return "k" },
+	})
+	ctx, stop := context.WithCancel(b.Context())
+	var running sync.WaitGroup
+	running.Go(func() { _ = k.Serve(ctx, l) })
+	running.Go(func() { _ = s.Run(ctx) })
+	defer running.Wait()
+	defer stop()
+	const piece = 4 << 20 // half of what is kept of the end
+	text, n := count(piece), 0
+	b.SetBytes(piece)
+	for b.Loop() {
+		o := output.New(b.TempDir())
+		o.OnPrint(func() { s.Watch("t", n+1, o) })
+		o.Write(output.Stdout, text)
+		o.Close()
+		n++
+		for {
+			if _, c, err := k.Find("t", n); err == nil && c.Ended {
+				break
+			}
+			<-time.After(time.Millisecond)
+		}
+	}
+}
+
+// dialer reaches the one keeper there is.
+type dialer string
+
+func (d dialer) Dial(ctx context.Context, _ labmesh.NodeID) (net.Conn, error) {
+	return new(net.Dialer).DialContext(ctx, "tcp", string(d))
+}
