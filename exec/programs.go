@@ -100,6 +100,12 @@ func (w *Worker) detach() bool {
 	if w.cfg.Programs == nil || w.cfg.Detach == nil || !w.cfg.Detach() {
 		return false
 	}
+	w.mu.Lock()
+	none := len(w.left) == 0
+	w.mu.Unlock()
+	if none && w.Running() == 0 {
+		return false // the mesh may as well hear that the worker goes
+	}
 	w.detached.Store(true) // before the first runner returns for it
 	if !w.cfg.Programs.Detach() {
 		w.detached.Store(false)

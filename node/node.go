@@ -64,6 +64,9 @@ func Open(ctx context.Context, cfg Config) (_ *Node, err error) {
 	n := &Node{cfg: cfg, ready: make(chan struct{})}
 	defer func() {
 		if err != nil {
+			if n.processes != nil {
+				n.processes.Detach() // what an earlier life left is not to end for it
+			}
 			err = errors.Join(err, n.Close())
 		}
 	}()

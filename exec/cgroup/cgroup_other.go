@@ -32,6 +32,9 @@ func (*Pool) Take(Limits) (*Leaf, error) { return nil, errors.ErrUnsupported }
 // Adopt gives none.
 func (*Pool) Adopt(string, Limits) (*Leaf, error) { return nil, errors.ErrUnsupported }
 
+// Leave does nothing.
+func (*Pool) Leave() error { return nil }
+
 // Close does nothing.
 func (*Pool) Close() error { return nil }
 

@@ -300,7 +300,13 @@ func (p *Pool) give(l *Leaf) bool {
 }
 
 // Close removes the leaves that nobody has, and the pool if that was all. It is safe twice.
-func (p *Pool) Close() (err error) {
+func (p *Pool) Close() error { return p.close(true) }
+
+// Leave lets go of the pool and leaves all there is of it to its next life,
+// because programs are about to be started in it still. It is safe twice.
+func (p *Pool) Leave() error { return p.close(false) }
+
+func (p *Pool) close(remove bool) (err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {
@@ -309,12 +315,17 @@ func (p *Pool) Close() (err error) {
 	p.closed = true
 	for _, free := range p.free {
 		for _, l := range free {
-			err = errors.Join(err, l.remove())
+			if remove {
+				err = errors.Join(err, l.remove())
+			}
 		}
 	}
 	p.free = nil
 	p.starts.close()
 	for _, t := range p.trees {
+		if !remove {
+			break
+		}
 		_ = os.Remove(t.dir) // not while a leaf is in use, which may outlive this process
 	}
 	for _, f := range []*os.File{p.lock, p.oom} {

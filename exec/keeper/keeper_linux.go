@@ -102,11 +102,9 @@ func run(dir string, window time.Duration) error {
 		unix.CloseOnExec(fd)
 	}
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
-		return fmt.Errorf("become the reaper: %w", err)
+		fmt.Fprintln(os.Stderr, "not the reaper of orphans, which are found by cgroup and token only:", err)
 	}
-	if err := unix.Unshare(unix.CLONE_FS); err != nil { // a umask of this thread's own
-		return fmt.Errorf("get a umask for the thread that starts programs: %w", err)
-	}
+	_ = unix.Unshare(unix.CLONE_FS) // a umask of this thread's own; containers may forbid it, and all threads share one then
 	null, err := unix.Open(os.DevNull, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return err

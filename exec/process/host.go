@@ -152,12 +152,16 @@ func (h *Host) Version() string {
 // safe twice. No Run may be under way.
 func (h *Host) Close() error {
 	h.strays.flush()
+	detached := h.kept.detached()
 	err := h.kept.close()
 	h.records.close()
-	if h.cgroups == nil {
+	switch {
+	case h.cgroups == nil:
 		return err
+	case detached: // the keeper may be about to start programs in them
+		return errors.Join(err, h.cgroups.Leave())
 	}
-	return errors.Join(err, h.cgroups.Close()) // but for those in use by what goes on
+	return errors.Join(err, h.cgroups.Close())
 }
 
 func (h *Host) token() string { return h.prefix + strconv.FormatUint(h.count.Add(1), 36) }

@@ -412,6 +412,15 @@ func (h *Host) Detach() bool {
 // Keeps reports whether what runs outlives this process.
 func (h *Host) Keeps() bool { return h.kept != nil }
 
+func (k *kept) detached() bool {
+	if k == nil {
+		return false
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.left
+}
+
 func (k *kept) close() error {
 	if k == nil {
 		return nil

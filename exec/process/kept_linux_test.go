@@ -381,3 +381,40 @@ func TestALongCommandAndAUmaskArrive(t *testing.T) {
 		t.Errorf("the umask stayed: %v, %q", err, o.Excerpt(output.Stdout).Text)
 	}
 }
+
+func TestDetachWhileTheKeeperStarts(t *testing.T) {
+	t.Parallel()
+	for round := range 8 {
+		dir := keptDir(t, `echo one; sleep 0.5; echo two; exit 5`)
+		h, o := openKept(dir, round%2 == 0)
+		ended := make(chan error, 1)
+		go func() {
+			_, err := h.Run(t.Context(), keptCommand(dir, o))
+			ended <- err
+		}()
+		for keeperStarted := filepath.Join(dir, "running", "keeper.sock"); !exists(keeperStarted); {
+			time.Sleep(time.Duration(round) * time.Millisecond)
+		}
+		h.Detach()
+		if err := <-ended; !errors.Is(err, process.ErrDetached) {
+			t.Errorf("it ended with %v", err)
+		}
+		o.Close()
+		if err := h.Close(); err != nil {
+			t.Error(err)
+		}
+		h, o = openKept(dir, round%2 == 0)
+		if _, ok := h.Attempts()["t/1"]; !ok {
+			said, _ := os.ReadFile(filepath.Join(dir, "running", "keeper.log"))
+			t.Errorf("round %d: the attempt is not known; the keeper said: %s", round, said)
+		}
+		exit, err := h.Run(t.Context(), keptCommand(dir, o))
+		if err != nil || exit.Code != 5 || o.Excerpt(output.Stdout).Text != "one\ntwo\n" {
+			t.Errorf("round %d: %+v, %v, %q", round, exit, err, o.Excerpt(output.Stdout).Text)
+		}
+		o.Close()
+		if err := h.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}

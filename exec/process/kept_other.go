@@ -20,6 +20,7 @@ type keptProgram struct{}
 func openKept(context.Context, Config) (*kept, error) { return nil, nil }
 
 func (*kept) living() (records, groups []string) { return nil, nil }
+func (*kept) detached() bool                     { return false }
 func (*kept) close() error                       { return nil }
 
 func (*Host) runKept(context.Context, Command) (Exit, error) { return Exit{}, errors.ErrUnsupported }
