@@ -186,10 +186,17 @@ func (r Report) junitCase(res *Result) junitCase {
 	return c
 }
 
-// problem is a message as JUnit has it: its first line as an attribute, all of it as text.
+// pytestError is the line of a pytest failure that says what was wrong.
+var pytestError = regexp.MustCompile(`(?m)^E +(\S.*)$`)
+
+// problem is a message as JUnit has it: the line that says what was wrong as an
+// attribute, else the first, and all of it as text.
 func problem(kind, message string) *junitProblem {
 	text := xmlText(message)
 	first, _, _ := strings.Cut(strings.TrimSpace(text), "\n")
+	if at := pytestError.FindStringSubmatch(text); at != nil {
+		first = at[1]
+	}
 	if runes := []rune(first); len(runes) > messageFirstMax {
 		first = string(runes[:messageFirstMax-1]) + "…"
 	}

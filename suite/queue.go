@@ -76,20 +76,21 @@ type worker struct {
 
 // Queue is a suite that is being run. It is for one goroutine.
 type Queue struct {
-	opts    Options
-	items   []*item // in the order of collection; those first seen in a record at the end
-	byKey   map[key]*item
-	groups  []group
-	retries []*item
-	workers []*worker
-	known   map[labmesh.WorkerID]*worker // all that were there once, with what was learned of them
-	out     map[ChunkID]*chunk
-	last    ChunkID
-	counts  Counts
-	stopped string // why no more is handed out
-	times   times
-	samples []*item // unknown cases of each file to try first
-	stale   bool    // guesses are to be made anew
+	opts     Options
+	items    []*item // in the order of collection; those first seen in a record at the end
+	byKey    map[key]*item
+	groups   []group
+	retries  []*item
+	workers  []*worker
+	known    map[labmesh.WorkerID]*worker // all that were there once, with what was learned of them
+	out      map[ChunkID]*chunk
+	last     ChunkID
+	counts   Counts
+	failures int    // runs that failed, and those after them
+	stopped  string // why no more is handed out
+	times    times
+	samples  []*item // unknown cases of each file to try first
+	stale    bool    // guesses are to be made anew
 }
 
 // New makes the queue of a suite.
@@ -242,6 +243,9 @@ func caseID(tc labmesh.TestCase) string {
 // ran takes a run of a case, and decides whether it is tried again.
 func (q *Queue) ran(it *item, run Run, mine bool) {
 	q.counts.add(&it.Result, -1)
+	if run.Verdict.Bad() || len(it.Runs) > 0 {
+		q.failures++
+	}
 	bad := slices.ContainsFunc(it.Runs, func(r Run) bool { return r.Verdict.Bad() })
 	it.Runs = append(it.Runs, run)
 	it.Verdict = run.Verdict
@@ -302,7 +306,7 @@ func (q *Queue) back(it *item, c *chunk, src Source, end End, first bool) {
 	if infra {
 		it.losses++
 	}
-	if q.hopeless(it) || it.losses > labmesh.InfraRetriesMax || own && end.Cause == labmesh.CauseConfig {
+	if own && q.hopeless(it) || it.losses > labmesh.InfraRetriesMax || own && end.Cause == labmesh.CauseConfig {
 		verdict, message := labmesh.TestError, "it could not be run: "+end.Error
 		if end.Cause == labmesh.CauseWorkerLost || end.Cause == labmesh.CauseOOM || end.Cause == labmesh.CauseSignal {
 			verdict, message = labmesh.TestCrashed, fmt.Sprintf("whatever ran it came to an end, %d times: %s", it.strikes, end.Error)
@@ -407,6 +411,10 @@ func (q *Queue) waiting() (n int) {
 
 // Counts is how the suite stands.
 func (q *Queue) Counts() Counts { return q.counts }
+
+// Failures counts the runs that failed, and those of the same cases after them: where it
+// has not changed nothing is to be told of failures.
+func (q *Queue) Failures() int { return q.failures }
 
 // Results are all cases with what became of them, in the order in which they were collected.
 func (q *Queue) Results() []Result {

@@ -46,12 +46,17 @@ func (l *lockedWriter) Write(p []byte) (int, error) {
 }
 
 // client is a client of the node that the global flags or this machine name.
-func (a *app) client() (*client.Client, error) {
+func (a *app) client() (*client.Client, error) { return a.patientClient(0) }
+
+// patientClient is a client that waits longer than others for a node that is
+// not well; 0 is the usual time.
+func (a *app) patientClient(patience time.Duration) (*client.Client, error) {
 	cfg, err := client.Discover(client.Where{Addr: a.addr, Key: a.key, DataDir: a.dataDir, Getenv: a.getenv})
 	if err != nil {
 		return nil, err
 	}
 	cfg.UserAgent = "labmesh/" + version()
+	cfg.Patience = patience
 	a.asked = true
 	return client.New(cfg)
 }

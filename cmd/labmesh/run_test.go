@@ -84,8 +84,8 @@ func TestCtrlCCancelsTheTests(t *testing.T) {
 	t.Parallel()
 	n := newFakeNode(t)
 	n.fate = func(_ labmesh.Spec, task *api.TaskDetail) { task.Status = labmesh.Running }
-	file := filepath.Join(t.TempDir(), "test_a.py")
-	if err := os.WriteFile(file, nil, 0o600); err != nil {
+	file := filepath.Join(t.TempDir(), "check.sh")
+	if err := os.WriteFile(file, nil, 0o700); err != nil {
 		t.Fatal(err)
 	}
 	ctx, interrupt := context.WithCancel(t.Context())
@@ -103,9 +103,9 @@ func TestTestReportsWhatFailed(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	var files []string
-	for _, name := range []string{"test_good.py", "test_bad.py", "test_lost.py"} {
+	for _, name := range []string{"good.sh", "bad.sh", "lost.sh"} {
 		files = append(files, filepath.Join(dir, name))
-		if err := os.WriteFile(files[len(files)-1], nil, 0o600); err != nil {
+		if err := os.WriteFile(files[len(files)-1], nil, 0o700); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -2,254 +2,237 @@ package main
 
 import (
 	"context"
-	"encoding/json"
+	"encoding/hex"
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
-	"sync"
+	"time"
 
+	"github.com/google/uuid"
 	"github.com/spf13/cobra"
-	"golang.org/x/sync/errgroup"
 
 	"labmesh"
-	"labmesh/api"
 	"labmesh/client"
+	"labmesh/suite"
+	suiterun "labmesh/suite/run"
 )
 
-// Limits of `labmesh test`.
+// Defaults and limits of `labmesh test`.
 const (
-	fetchersMax   = 8  // results asked for at the same time
-	failureLines  = 40 // of a failure's output that are shown
-	cancelersMax  = 8
-	testNameChars = api.NameCharsMax
+	quarantineDefault  = ".labmesh-quarantine"
+	quarantineBytesMax = 4 << 20
+	testWithoutPaths   = "labmesh test: it takes test files before --, e.g. labmesh test tests/test_model.py"
+	testPatience       = 2 * time.Minute // with a node that restarts
 )
 
-type testConfig struct {
-	File string   `json:"test_file"`
-	Args []string `json:"test_args,omitempty"`
+// testFlags are the flags of `labmesh test`.
+type testFlags struct {
+	taskFlags
+	framework, command, keyword string
+	retryFailed                 int
+	failFast                    bool
+	shards, quarantine, junit   string
+	durations                   int
+	bundle                      string
+	noIgnore                    bool
 }
 
 func newTestCommand(a *app) *cobra.Command {
-	var f taskFlags
-	var junit string
+	f := &testFlags{}
 	cmd := &cobra.Command{
 		Use:   "test [flags] PATH… [-- ARGS…]",
-		Short: "Run test files on the mesh and sum up what failed",
-		Long: `Run each PATH as one test task on a worker that fits, follow them all, print a
-summary and the end of each failure's output, and exit with 1 if any failed. A PATH
-is a Python file (pytest, unittest or plain; also FILE::TEST), a Go test file, a
-directory of either, or an executable; its exit code is the verdict. ARGS after --
-go to every one of them.
+		Short: "Run a suite of tests on all workers that fit, and sum up what failed",
+		Long: `Run the tests of PATHs spread over all workers that fit: pytest, unittest or go test,
+or with --command anything that writes JUnit XML. The git work tree that holds the
+PATHs goes along (without what .gitignore and .labmeshignore name; outside git the
+PATHs do), so a worker needs the interpreter and what the tests import from elsewhere.
 
-Paths are passed on as absolute paths: the workers must see the same files, on this
-machine or on a shared file system.`,
-		Example: `  labmesh test tests/test_model.py
-  labmesh test tests/*.py --junit report.xml
-  labmesh test tests/test_model.py --timeout 5m --retries 1 -- -k fast -x`,
+One worker collects the tests. Then each gets as many as it will do in its share of
+the time that is left, long ones first, so that all finish together: how long a test
+takes is known from earlier runs. What a lost worker had not finished is run by
+another; a test that crashes its interpreter is named, and the others go on.
+
+PATH is a file, a directory, or one test as in tests/test_a.py::test_b. ARGS after --
+go to the framework. A PATH that is a program and no test of these kinds is run as
+one task, whose exit code is the verdict; the workers must see it at the same path.
+
+Exit code: 0 all passed, also on a later try (flaky) or in quarantine; 1 some failed
+or could not be collected; 2 no tests, or bad usage; 3 no node; 130 interrupted.`,
+		Example: `  labmesh test tests/
+  labmesh test tests -k "not slow" --retry-failed 2 --junit report.xml
+  labmesh test tests/test_model.py::test_loss --timeout 30s --hardware cuda
+  labmesh test ./pkg/... --fail-fast -- -race
+  labmesh test --command 'mytool --junit {junit} {files}' checks/*.x`,
 		Args: args(cobra.MinimumNArgs(1), "it takes test files, e.g. labmesh test tests/test_model.py"),
 		RunE: func(cmd *cobra.Command, words []string) error {
 			paths, rest := words, []string(nil)
 			if n := cmd.ArgsLenAtDash(); n >= 0 {
 				paths, rest = words[:n], words[n:]
 			}
-			specs, err := f.tests(paths, rest, a.lookup)
-			if err != nil {
-				return err
-			}
-			if err := writable(junit); err != nil {
-				return err
-			}
-			c, err := a.client()
-			if err != nil {
-				return err
-			}
-			defer c.Close()
-			return a.runTests(cmd.Context(), c, specs, junit)
+			return a.test(cmd.Context(), f, paths, rest)
 		},
 	}
-	f.bind(cmd.Flags())
-	cmd.Flags().StringVar(&junit, "junit", "", "write the results to this `FILE` as JUnit XML")
+	flags := cmd.Flags()
+	f.bind(flags)
+	flags.Lookup("timeout").Usage = "end a test that runs longer, and go on with the others (default never)"
+	flags.Lookup("retries").Usage = "the same as --retry-failed; of a program: run it again this often"
+	flags.IntVar(&f.retryFailed, "retry-failed", 0, "try tests that failed again this often, alone, the last time on another worker; one that passes then is flaky")
+	flags.BoolVar(&f.failFast, "fail-fast", false, "stop at the first test that failed")
+	flags.StringVarP(&f.keyword, "keyword", "k", "", "only tests that match this `EXPRESSION` of the framework (pytest -k, unittest -k, go -run)")
+	flags.StringVar(&f.shards, "shards", "", "`N`: at most so many pieces at the same time; I/N: only part I of N, e.g. 2/5")
+	flags.StringVar(&f.framework, "framework", "", "pytest, unittest or go (default by what is in the files)")
+	flags.StringVar(&f.command, "command", "", "run files by this `COMMAND`, with {files} where their names go and {junit} where it writes its results")
+	flags.StringVar(&f.quarantine, "quarantine", "", "`FILE` of tests whose failures are shown and not counted (default "+quarantineDefault+" if it is there)")
+	flags.StringVar(&f.bundle, "bundle", "", "`DIRECTORY` that goes to the workers (default the git work tree that holds the PATHs, else the PATHs)")
+	flags.BoolVar(&f.noIgnore, "no-ignore", false, "take along what .gitignore and .labmeshignore leave out, too")
+	flags.StringVar(&f.junit, "junit", "", "write the results to this `FILE` as JUnit XML")
+	flags.IntVar(&f.durations, "durations", 0, "show the `N` slowest tests")
 	return cmd
 }
 
-// tests makes one test task of each path.
-func (f *taskFlags) tests(paths, rest []string, lookup func(string) (string, bool)) ([]labmesh.Spec, error) {
+// test runs what paths are: a suite, or programs.
+func (a *app) test(ctx context.Context, f *testFlags, paths, rest []string) error {
 	if len(paths) == 0 {
-		return nil, usagef("labmesh test: it takes test files before --, e.g. labmesh test tests/test_model.py")
+		return usagef("%s", testWithoutPaths)
 	}
-	specs := make([]labmesh.Spec, len(paths))
-	for i, p := range paths {
-		file, node, isNode := strings.Cut(p, "::")
-		abs, err := filepath.Abs(file)
-		if err != nil {
-			return nil, fmt.Errorf("find %s: %w", file, err)
-		}
-		if _, err := os.Stat(abs); err != nil {
-			return nil, usagef("there is no test file %s: %w", p, err)
-		}
-		if isNode {
-			abs += "::" + node
-		}
-		one := *f
-		one.name = shorten(printable(orElse(f.name, p)), testNameChars)
-		if specs[i], err = one.spec(labmesh.Test, testConfig{abs, rest}, lookup); err != nil {
-			return nil, err
-		}
-	}
-	return specs, nil
-}
-
-// writable refuses a report that could not be written, before the work is done.
-func writable(file string) error {
-	if file == "" {
-		return nil
-	}
-	if info, err := os.Stat(filepath.Dir(file)); err != nil || !info.IsDir() {
-		return usagef("--junit %s: there is no directory %s", file, filepath.Dir(file))
-	}
-	return nil
-}
-
-// runTests submits the tests, follows them and reports. When ctx ends, by
-// Ctrl-C, it cancels what has not ended.
-func (a *app) runTests(ctx context.Context, c *client.Client, specs []labmesh.Spec, junit string) error {
-	watch := c.Watch(ctx)
-	defer watch.Close()
-	var reply api.BatchReply
-	err := unhurried(ctx, func(ctx context.Context) (err error) {
-		reply, err = a.submitSpecs(ctx, c, specs)
-		return err
-	})
-	if err != nil {
-		cancelAll(ctx, c, reply.IDs)
+	if err := writable(f.junit); err != nil {
 		return err
 	}
-	verdicts, err := a.await(ctx, watch, reply.IDs, reply.Created < len(specs), 0, "tests")
-	if err != nil {
-		if ctx.Err() != nil {
-			cancelAll(ctx, c, reply.IDs)
-			return exitError{exitInterrupted, fmt.Sprintf("interrupted: %d of %d tests had ended, the rest were cancelled", len(verdicts), len(specs))}
-		}
-		return err
-	}
-	tests, err := fetchAll(ctx, c, reply.IDs)
+	p, err := f.plan(paths, rest)
 	if err != nil {
 		return err
 	}
-	if junit != "" {
-		if err := writeJUnit(junit, tests); err != nil {
-			return err
-		}
+	if p.programs {
+		return a.testPrograms(ctx, f, paths, rest)
 	}
-	return a.reportTests(tests)
-}
-
-// cancelAll cancels tasks, also when ctx has ended. Those that ended stay as they are.
-func cancelAll(ctx context.Context, c *client.Client, ids []labmesh.TaskID) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), orderlyEnd)
-	defer cancel()
-	var g errgroup.Group
-	g.SetLimit(cancelersMax)
-	for _, id := range ids {
-		g.Go(func() error {
-			_, err := c.Cancel(ctx, id, "interrupted")
-			if r := labmesh.ReasonOf(err); r == labmesh.Unavailable || r == labmesh.Denied {
-				return err
-			}
-			return nil
-		})
-	}
-	_ = g.Wait() // the command ends with an error of its own
-}
-
-func fetchAll(ctx context.Context, c *client.Client, ids []labmesh.TaskID) ([]api.TaskDetail, error) {
-	tests := make([]api.TaskDetail, len(ids))
-	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(fetchersMax)
-	var mu sync.Mutex
-	for i, id := range ids {
-		g.Go(func() error {
-			t, err := c.Task(ctx, id)
-			mu.Lock()
-			defer mu.Unlock()
-			tests[i] = t
-			return err
-		})
-	}
-	return tests, g.Wait()
-}
-
-// testResult is what the runner of a test hands in, as far as it is shown.
-type testResult struct {
-	Runner   string `json:"runner"`
-	ExitCode *int   `json:"exit_code"`
-	Summary  string `json:"summary"`
-	Stdout   string `json:"stdout"`
-	Stderr   string `json:"stderr"`
-}
-
-func resultOf(t api.TaskDetail) testResult {
-	var r testResult
-	_ = json.Unmarshal(t.Result, &r) // a test that did not get to run has none
-	return r
-}
-
-// reportTests prints the tests and the failures, and is an error when there are any.
-func (a *app) reportTests(tests []api.TaskDetail) error {
-	failed := 0
-	for _, t := range tests {
-		if t.Status != labmesh.Completed {
-			failed++
-		}
-	}
-	if a.json {
-		if err := a.printJSON(tests); err != nil {
-			return err
-		}
-	} else if err := a.printTests(tests, failed); err != nil {
+	cfg, err := a.suiteConfig(f, p)
+	if err != nil {
 		return err
 	}
-	if failed > 0 {
+	c, err := a.patientClient(testPatience)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	return a.runSuite(ctx, c, f, p, cfg)
+}
+
+// testPrograms runs each path as a task of its own.
+func (a *app) testPrograms(ctx context.Context, f *testFlags, paths, rest []string) error {
+	f.retries = max(f.retries, f.retryFailed)
+	specs, err := f.tests(paths, rest, a.lookup)
+	if err != nil {
+		return err
+	}
+	c, err := a.client()
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	return a.runTests(ctx, c, specs, f.junit)
+}
+
+// suiteConfig is how to run a suite, but for its bundle.
+func (a *app) suiteConfig(f *testFlags, p testPlan) (cfg suiterun.Config, err error) {
+	id := uuid.New()
+	cfg = suiterun.Config{
+		ID: hex.EncodeToString(id[:5]), Name: orElse(f.name, p.name), Framework: p.framework, Paths: p.paths, Files: p.files,
+		Select: p.choose, Args: p.args, Command: p.command,
+		CaseTimeout: f.timeout, Retries: max(f.retryFailed, f.retries), FailFast: f.failFast, Note: a.note, Patience: testPatience,
+	}
+	if cfg.Retries < 0 || f.timeout < 0 || f.durations < 0 {
+		return cfg, usagef("--retry-failed, --timeout and --durations: they are 0 or more")
+	}
+	if cfg.Shards, err = suite.ParseShards(f.shards); err != nil {
+		return cfg, usagef("--shards: %w", err)
+	}
+	if cfg.Quarantine, err = a.readQuarantine(f.quarantine, p.root); err != nil {
+		return cfg, err
+	}
+	task := f.taskFlags
+	task.timeout, task.retries, task.backoff, task.name = 0, 0, 0, ""
+	probe := map[string]any{"framework": "pytest", "collect": true} // the tasks have configs of their own
+	if cfg.Task, err = task.spec(labmesh.Test, probe, a.lookup); err != nil {
+		return cfg, err
+	}
+	return cfg, nil
+}
+
+// readQuarantine reads the list of quarantined tests: the file that was named, or the one of the suite.
+func (a *app) readQuarantine(file, root string) (*suite.Quarantine, error) {
+	named := file != ""
+	if !named {
+		file = filepath.Join(root, quarantineDefault)
+	}
+	info, err := os.Stat(file)
+	switch {
+	case os.IsNotExist(err) && !named:
+		return nil, nil
+	case err != nil:
+		return nil, usagef("--quarantine: %w", err)
+	case info.Size() > quarantineBytesMax:
+		return nil, usagef("--quarantine %s: it is over %d MiB", file, quarantineBytesMax>>20)
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil, usagef("--quarantine: %w", err)
+	}
+	q, err := suite.ParseQuarantine(string(text))
+	if err != nil {
+		return nil, usagef("%s: %w", file, err)
+	}
+	for _, pattern := range q.Expired(a.now()) {
+		a.note("labmesh: %s: the quarantine of %s is over: its failures count again", file, printable(pattern))
+	}
+	return q, nil
+}
+
+// runSuite takes the files to the mesh, runs the suite and reports.
+func (a *app) runSuite(ctx context.Context, c *client.Client, f *testFlags, p testPlan, cfg suiterun.Config) error {
+	id, stats, err := c.UploadBundle(ctx, p.root, client.BundleOptions{Paths: p.ship, NoIgnore: f.noIgnore})
+	if err != nil {
+		return fmt.Errorf("take %s to the mesh: %w", p.root, err)
+	}
+	a.note("labmesh: suite %s: %s, %d files of %s, %s sent", cfg.ID, cfg.Framework, stats.Files, p.root, bytesText(stats.SentBytes))
+	cfg.Mesh, cfg.Task.Bundle = c, id
+	screen := a.newScreen()
+	cfg.Show, cfg.Note = screen.show, screen.note
+	rep, err := suiterun.Run(ctx, cfg)
+	screen.end()
+	if f.junit != "" && (rep.Counts.Total > 0 || len(rep.Errors) > 0) {
+		if werr := writeSuiteJUnit(f.junit, rep); werr != nil {
+			return werr
+		}
+	}
+	if rep.Counts.Total > 0 || len(rep.Errors) > 0 {
+		if perr := a.reportSuite(rep, p, f.durations); perr != nil {
+			return perr
+		}
+	}
+	return suiteVerdict(rep, p, err)
+}
+
+// suiteVerdict is how `labmesh test` ends.
+func suiteVerdict(rep *suiterun.Report, p testPlan, err error) error {
+	switch {
+	case rep.Interrupted:
+		return exitError{exitInterrupted, fmt.Sprintf("interrupted: %d of %d tests had ended, the rest were cancelled", rep.Counts.Done(), rep.Counts.Total)}
+	case err != nil:
+		return err
+	case rep.Counts.Total == 0 && len(rep.Errors) == 0:
+		return usagef("no tests were found in %s (%s): check the paths and the selection", p.name, p.framework)
+	case !rep.OK():
 		return exitError{exitFailed, ""}
 	}
 	return nil
 }
 
-func (a *app) printTests(tests []api.TaskDetail, failed int) error {
-	for _, t := range tests {
-		if t.Status == labmesh.Completed {
-			continue
-		}
-		r := resultOf(t)
-		fmt.Fprintln(a.out, a.paint(a.out, bold, fmt.Sprintf("--- %s (%s on %s, task %s): %s",
-			printable(string(t.Name)), t.Status, orElse(string(t.Worker), "no worker"), t.ID, printable(string(t.Error)))))
-		for _, text := range []string{r.Stdout, r.Stderr} {
-			if text = strings.TrimSpace(text); text != "" {
-				fmt.Fprintln(a.out, lastLines(text, failureLines))
-			}
-		}
+func bytesText(n int64) string {
+	switch {
+	case n < 10<<10:
+		return fmt.Sprintf("%d bytes", n)
+	case n < 10<<20:
+		return fmt.Sprintf("%d KiB", n>>10)
 	}
-	t := newTable(a.out, "TEST", "STATUS", "TOOK", "WORKER", "SUMMARY")
-	for _, test := range tests {
-		t.row(test.Name, test.Status, lasted(a.now(), test.Started.Time, test.Ended.Time), test.Worker, orElse(resultOf(test).Summary, string(test.Error)))
-	}
-	if err := t.flush(); err != nil {
-		return err
-	}
-	summary := fmt.Sprintf("%d passed, %d failed", len(tests)-failed, failed)
-	colour := green
-	if failed > 0 {
-		colour = red
-	}
-	_, err := fmt.Fprintln(a.out, a.paint(a.out, colour, summary))
-	return err
-}
-
-func lastLines(text string, most int) string {
-	lines := strings.Split(text, "\n")
-	if len(lines) <= most {
-		return text
-	}
-	return fmt.Sprintf("… %d lines above\n%s", len(lines)-most, strings.Join(lines[len(lines)-most:], "\n"))
+	return fmt.Sprintf("%d MiB", n>>20)
 }

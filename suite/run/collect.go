@@ -134,8 +134,8 @@ func (r *runner) sayWhy(id labmesh.TaskID) {
 		r.waiting = w.Summary
 		r.Note("labmesh: the suite waits: %s", w.Summary)
 		for _, worker := range w.Workers {
-			if !worker.Fits && len(worker.Reasons) > 0 {
-				r.Note("labmesh:   %s: %s", worker.Worker, strings.Join(worker.Reasons, "; "))
+			if why := strings.Join(worker.Reasons, "; "); !worker.Fits && why != "" && !strings.Contains(w.Summary, why) {
+				r.Note("labmesh:   %s: %s", worker.Worker, why)
 			}
 		}
 	}

@@ -90,15 +90,16 @@ func (f Framework) tools() []string {
 
 // Progress is how far a run is.
 type Progress struct {
-	Collecting bool
-	Waiting    string // why nothing runs, "" when something does
-	Counts     suite.Counts
-	Chunks     int           // that run
-	Workers    int           // that run one
-	ETA        time.Duration // until the end, 0 when nobody knows
-	Failed     []string      // ids of cases that failed since the last time
-	Flaky      []string
-	Final      bool
+	Collecting  bool
+	Waiting     string // why nothing runs, "" when something does
+	Counts      suite.Counts
+	Chunks      int           // that run
+	Workers     int           // that run one
+	ETA         time.Duration // until the end, 0 when nobody knows
+	Failed      []string      // ids of cases that failed for good since the last time
+	Flaky       []string      // … that passed after they had failed
+	Quarantined []string      // … that failed in quarantine
+	Final       bool
 }
 
 // Report is what came of a run.

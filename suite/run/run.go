@@ -259,16 +259,21 @@ func (r *runner) show(final bool) {
 	if p.Waiting = ""; p.Chunks == 0 && !final {
 		p.Waiting = r.fleet.waits()
 	}
-	if n := p.Counts.Bad + p.Counts.Quarantined + p.Counts.Flaky; n != r.seen {
+	if n := r.queue.Failures(); n != r.seen || final {
 		r.seen = n
 		for _, res := range r.queue.Results() {
-			if (res.Verdict.Bad() || res.Flaky) && !r.told[res.Case.ID] {
-				r.told[res.Case.ID] = true
-				if res.Flaky {
-					p.Flaky = append(p.Flaky, res.Case.ID)
-				} else {
-					p.Failed = append(p.Failed, res.Case.ID)
-				}
+			again := res.Verdict.Bad() && len(res.Runs) <= r.Retries && !final // it may still pass
+			if r.told[res.Case.ID] || again || !res.Verdict.Bad() && !res.Flaky {
+				continue
+			}
+			r.told[res.Case.ID] = true
+			switch {
+			case res.Flaky:
+				p.Flaky = append(p.Flaky, res.Case.ID)
+			case res.Bad():
+				p.Failed = append(p.Failed, res.Case.ID)
+			default:
+				p.Quarantined = append(p.Quarantined, res.Case.ID)
 			}
 		}
 	}
