@@ -331,6 +331,12 @@ func TestWhatIsNoTreeIsRefusedByName(t *testing.T) {
 		dir(t, &c, root, pack.Options{})
 	}
 	root := write(t, t.TempDir(), map[string]string{"good": "1"})
+	var c chunks
+	var gone []string
+	m := dir(t, &c, root, pack.Options{Paths: []string{"none", "good"}, Refused: func(p string, _ error) { gone = append(gone, p) }})
+	if got := paths(t, &c, m); !slices.Equal(got, []string{"good"}) || !slices.Equal(gone, []string{"none"}) {
+		t.Errorf("packed %q, refused %q", got, gone)
+	}
 	for _, p := range []string{"../x", "/etc", "none", ".git/config"} {
 		var c chunks
 		if _, err := pack.Dir(t.Context(), root, pack.Options{Paths: []string{p}}, c.put); labmesh.ReasonOf(err) == labmesh.Internal || err == nil || !strings.Contains(err.Error(), p) {

@@ -161,6 +161,10 @@ func (w *walker) start(p string) error {
 		}
 	}
 	info, err := w.root.Lstat(name)
+	if err != nil && w.opts.Refused != nil {
+		w.opts.Refused(name, cause(err)) // it was there when somebody looked for it
+		return nil
+	}
 	if err != nil {
 		return labmesh.Refuse(labmesh.NotFound, "%q: %v", p, cause(err))
 	}
