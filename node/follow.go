@@ -19,8 +19,8 @@ import (
 
 // Waits of whoever reads output.
 const (
-	followRetry = 500 * time.Millisecond // before an output that broke off is sought again
-	followTries = 3                      // to reach a worker that is there, for an attempt that is over
+	followRetry = 250 * time.Millisecond // before an output that broke off is sought again
+	followTries = 4                      // to reach a worker that is there, for an attempt that is over
 )
 
 // Logs sends one stream of a task's output, from wherever it is: the worker, the
@@ -96,7 +96,7 @@ func (f *follower) run(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		done, wait := false, time.Duration(0)
+		done := false
 		switch st := standingOf(&t, f.at.Attempt); {
 		case f.at.Attempt > t.Attempt && t.Phase.Final(), !st.begun && !f.req.Follow:
 			return nil
@@ -106,7 +106,7 @@ func (f *follower) run(ctx context.Context) error {
 			if done, err = f.attempt(ctx, &t, st); err != nil {
 				return err
 			}
-			wait = followRetry
+			changed = nil // much may change in the mesh, and whoever is asked again is asked for much
 		}
 		if done {
 			if !f.req.Follow || f.req.Attempt > 0 {
@@ -115,17 +115,17 @@ func (f *follower) run(ctx context.Context) error {
 			f.at, f.tries = api.LogPosition{Attempt: f.at.Attempt + 1}, 0
 			continue
 		}
-		if err := pause(ctx, changed, wait); err != nil {
+		if err := pause(ctx, changed); err != nil {
 			return err
 		}
 	}
 }
 
-// pause waits for changed and, if it is not 0, no longer than d.
-func pause(ctx context.Context, changed <-chan struct{}, d time.Duration) error {
+// pause waits for changed or, without it, for a moment.
+func pause(ctx context.Context, changed <-chan struct{}) error {
 	var timer <-chan time.Time
-	if d > 0 {
-		timer = time.After(d)
+	if changed == nil {
+		timer = time.After(followRetry)
 	}
 	select {
 	case <-changed:
