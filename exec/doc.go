@@ -16,5 +16,6 @@
 //
 // The rooms below it: exec/output keeps what attempts print, exec/process runs
 // programs and ends whole process trees, exec/runner holds the runners for each
-// kind of task, exec/artifacts picks the files to keep, exec/probe finds out what the machine offers.
+// kind of task, exec/cgroup holds attempts to limits and exec/sandbox shuts them
+// in, exec/artifacts picks the files to keep, exec/probe finds out what the machine offers.
 package exec

@@ -21,8 +21,9 @@ import (
 const (
 	gibBytes = 1 << 30
 
-	// faultName is the file of an attempt's directory in which a sandbox says that it could not be made.
-	faultName = "sandbox"
+	// faultName begins the name of the file of an attempt's directory in which the
+	// sandbox of one of its programs says that it could not be made.
+	faultName = "sandbox-"
 	// exitKilled is how a shell ends whose child was killed by SIGKILL.
 	exitKilled = 128 + int(unix.SIGKILL)
 )
