@@ -171,7 +171,8 @@ func TestRunningTasksOutliveTheirAgent(t *testing.T) {
 	kills(t, killsTested)
 }
 
-// BenchmarkKills kills an agent 500 times while it runs trees of processes.
+// BenchmarkKills kills an agent 500 times while it runs trees of processes. It
+// takes some minutes: -run XXX -bench Kills -benchtime 1x -timeout 1h.
 func BenchmarkKills(b *testing.B) {
 	for b.Loop() {
 		figures(b, "restart-", kills(b, killsMeasured))

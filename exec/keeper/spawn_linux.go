@@ -109,10 +109,11 @@ func leave(tasks []string) {
 
 // writeZero moves the calling thread to where tasks stands.
 func writeZero(path string) error {
-	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	fd, err := unix.Open(path, unix.O_WRONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return err
 	}
-	_, err = f.WriteString("0")
-	return errors.Join(err, f.Close())
+	defer unix.Close(fd)
+	_, err = unix.Write(fd, []byte("0"))
+	return err
 }
