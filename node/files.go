@@ -267,13 +267,26 @@ func reserved(name string) bool {
 }
 
 // run gives peers what they ask for, and has them fetch what is to be spread.
+// At the end it takes a moment for what has not been spread yet.
 func (f *files) run(ctx context.Context) error {
+	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	ctx, end := context.WithCancel(ctx)
+	defer end()
+	served := make(chan error, 1)
+	go func() {
+		err := f.swarm.Run(work)
+		end() // where it ended by itself, all of this does
+		served <- err
+	}()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(spreadLast, cancel) })()
 	var spreaders sync.WaitGroup
-	defer spreaders.Wait()
 	for range spreadersMax {
-		spreaders.Go(func() { f.spreadLoop(ctx) })
+		spreaders.Go(func() { f.spreadLoop(ctx, work) })
 	}
-	return f.swarm.Run(ctx)
+	spreaders.Wait()
+	cancel()
+	return <-served
 }
 
 // Limits on spreading.
@@ -283,6 +296,7 @@ const (
 	spreadTime   = 2 * time.Minute // for one try
 	spreadAgain  = 5 * time.Second // before another
 	spreadTries  = 24
+	spreadLast   = 3 * time.Second // when the node stops
 )
 
 // spreadLater has a tree brought to a second node as soon as may be, so that
@@ -303,40 +317,53 @@ func (f *files) spreadLater(id string) {
 	}
 }
 
-func (f *files) spreadLoop(ctx context.Context) {
+// spreadLoop spreads one tree after the other until ctx ends, and then those
+// that wait, until work does.
+func (f *files) spreadLoop(ctx, work context.Context) {
 	for {
 		select {
 		case id := <-f.spread:
-			spread, err := f.spreadOne(ctx, id)
-			if err != nil && ctx.Err() == nil {
-				f.logger.WarnContext(ctx, "a tree stays on this node alone", "tree", id, "err", err)
-			}
-			f.mu.Lock()
-			f.note(id).spread = spread
-			f.mu.Unlock()
+			f.spreadNow(ctx, work, id)
+			continue
 		case <-ctx.Done():
+		}
+		select {
+		case id := <-f.spread:
+			f.spreadNow(ctx, work, id)
+		default:
 			return
 		}
 	}
 }
 
+func (f *files) spreadNow(ctx, work context.Context, id string) {
+	spread, err := f.spreadOne(ctx, work, id)
+	if err != nil {
+		f.logger.WarnContext(ctx, "a tree stays on this node alone", "tree", id, "err", err)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.note(id).spread = spread
+}
+
 // spreadOne brings a tree to one other node. In a mesh of one there is none.
-func (f *files) spreadOne(ctx context.Context, id string) (done bool, err error) {
+// Once ctx has ended it tries no second time.
+func (f *files) spreadOne(ctx, work context.Context, id string) (done bool, err error) {
 	for range spreadTries {
 		if len(f.peers()) == 0 {
 			return false, nil
 		}
 		var copies int
-		try, cancel := context.WithTimeout(ctx, spreadTime)
+		try, cancel := context.WithTimeout(work, spreadTime)
 		copies, err = f.swarm.Spread(try, id, 1)
 		cancel()
-		if copies > 0 || ctx.Err() != nil || labmesh.ReasonOf(err) == labmesh.NotFound {
-			return copies > 0, err
+		if copies > 0 {
+			return true, nil
 		}
 		select {
 		case <-time.After(spreadAgain):
 		case <-ctx.Done():
-			return false, ctx.Err()
+			return false, err
 		}
 	}
 	return false, fmt.Errorf("given up after %d tries: %w", spreadTries, err)

@@ -171,8 +171,8 @@ func (n *Node) openHost(ctx context.Context, id labmesh.MeshID) (err error) {
 // Run takes part in the mesh until ctx ends. Then it stops taking requests,
 // ends its attempts and says so, passes leadership on, and leaves.
 func (n *Node) Run(ctx context.Context) error {
-	infra := level{n.host.Run, n.ledger.run, n.serveLogs, n.serveLedger, n.copies.serve, n.files.run}
-	last := level{n.copies.sender.Run} // words of attempts, which may be those of their end
+	infra := level{n.host.Run, n.ledger.run, n.serveLogs, n.serveLedger, n.copies.serve}
+	last := level{n.copies.sender.Run, n.files.run} // words of attempts, which may be those of their end, and their files
 	log := level{n.replica.Run}
 	way := level{n.handOver}
 	work := level{n.lead, n.fillLedger, n.members.run, n.announce}

@@ -114,9 +114,9 @@ func (s *Store) get(m *content.Manifest) pack.Get {
 	}
 }
 
-// OpenFile reads one file of a tree. Only the chunks that hold it are read. It
-// does not follow links.
-func (s *Store) OpenFile(ctx context.Context, id, path string) (io.ReadCloser, content.File, error) {
+// OpenFile reads one file of a tree, or any part of it. Only the chunks that
+// hold what is read are read. It does not follow links.
+func (s *Store) OpenFile(ctx context.Context, id, path string) (io.ReadSeekCloser, content.File, error) {
 	m, release, err := s.open(id)
 	if err != nil {
 		return nil, content.File{}, fmt.Errorf("open %s in %s: %w", path, id, err)
@@ -130,8 +130,8 @@ func (s *Store) OpenFile(ctx context.Context, id, path string) (io.ReadCloser, c
 		case !f.Regular():
 			err = labmesh.Refuse(labmesh.Invalid, "%q is no file", path)
 		default:
-			r := &file{ctx: ctx, get: s.get(m), m: m, release: release, left: f.Size}
-			r.seek(f.Offset)
+			r := &file{ctx: ctx, get: s.get(m), m: m, release: release, from: f.Offset, size: f.Size}
+			r.seek(0)
 			return r, f, nil
 		}
 	}
@@ -145,19 +145,39 @@ type file struct {
 	get     pack.Get
 	m       *content.Manifest
 	release func()
+	from    int64 // where the file begins in the stream
+	size    int64
 	chunk   int   // the next one to read
-	skip    int64 // bytes of it that are before the file
+	skip    int64 // bytes of it that are before what is read next
 	left    int64
 	rest    []byte
 	buf     []byte
 }
 
+// seek goes to a place in the file.
 func (f *file) seek(offset int64) {
+	f.chunk, f.rest, f.left = 0, nil, max(f.size-offset, 0)
+	offset += f.from
 	for f.chunk < len(f.m.Chunks) && offset >= int64(f.m.Chunks[f.chunk].Size) {
 		offset -= int64(f.m.Chunks[f.chunk].Size)
 		f.chunk++
 	}
 	f.skip = offset
+}
+
+// Seek goes to a place for the next read.
+func (f *file) Seek(offset int64, whence int) (int64, error) {
+	switch whence {
+	case io.SeekCurrent:
+		offset += f.size - f.left
+	case io.SeekEnd:
+		offset += f.size
+	}
+	if offset < 0 {
+		return 0, errors.New("seek: before the beginning of the file")
+	}
+	f.seek(min(offset, f.size))
+	return offset, nil
 }
 
 func (f *file) Read(p []byte) (int, error) {

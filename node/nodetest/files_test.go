@@ -144,12 +144,10 @@ func TestTheSubmitterMayLeaveAndSoMayTheWorker(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := startWith(t, 4, copies(time.Second))
 		bundle := upload(t, m, 3, "from one who leaves")
-		time.Sleep(10 * time.Second) // until it is on a second node
-		m.Halt(t, 3)
+		m.Halt(t, 3) // in order: what is on its way to a second node goes there first
 		time.Sleep(time.Second)
 		id := m.Submit(t, 0, labmesh.Spec{Bundle: bundle, Artifacts: []string{"out"}, Requirements: labmesh.Requirements{WorkerID: "w1"}})
 		completed(t, m, 0, id)
-		time.Sleep(10 * time.Second) // until what it left is on a second node
 		m.Halt(t, 1)
 		time.Sleep(time.Second)
 		if got := artifact(t, m, 2, id, "out/out.txt"); got != "w1 got from one who leaves" {
