@@ -76,6 +76,10 @@ func (w *Worker) perform(ctx context.Context, t labmesh.Task, r *run) (o labmesh
 		return labmesh.Outcome{Cause: labmesh.CauseConfig, Error: fmt.Sprintf("this worker cannot run %s tasks", t.Spec.Kind)}
 	}
 	a := Attempt{Task: t, Number: t.Attempt, Worker: w.cfg.Worker, Dir: attemptDir(w.cfg.Dir, keyOf(&t)), Output: r.output, Record: w.recorder(keyOf(&t)), programs: new(atomic.Int64)}
+	if o, failed := w.entrust(&a); failed {
+		return o
+	}
+	defer func() { o = hideIn(a.hide, o) }()
 	defer func() {
 		if p := recover(); p != nil {
 			o = labmesh.Outcome{Cause: labmesh.CauseSpawn, Error: fmt.Sprintf("the %s runner panicked: %v", t.Spec.Kind, p)}

@@ -33,12 +33,17 @@ type Attempt struct {
 	Dir    string         // its own directory: there, empty, and swept when it is old
 	Output *output.Output // takes what the attempt prints; it never blocks and never refuses
 
+	// Secrets are variables of its environment, by their names. Their values are in no log,
+	// result or test case: what is handed in through Output, Record and the outcome is rid of them.
+	Secrets map[string]string
+
 	// Record hands in test cases that have ended, in order and each once. It
 	// returns at once. An attempt that is taken up again after a restart of the
 	// worker records from the first one on again: what is known is dropped.
 	Record func([]labmesh.TestCase)
 
-	programs *atomic.Int64 // how many were named by Program
+	programs *atomic.Int64    // how many were named by Program
+	hide     *output.Redactor // the values of Secrets
 }
 
 // Runner runs attempts of one kind of task.

@@ -36,8 +36,10 @@ type Config struct {
 	// this process. nil means that it shall not.
 	Detach func() bool
 	Files  Files // nil where there are no bundles, and nothing that attempts leave is kept
-	Logger *slog.Logger
-	Keep   Keep // which ended attempts stay on disk; the zero value means [DefaultKeep]
+	// Secrets is the value of a secret of the mesh, asked for when an attempt starts that wants it. nil knows none.
+	Secrets func(name string) (value string, ok bool)
+	Logger  *slog.Logger
+	Keep    Keep // which ended attempts stay on disk; the zero value means [DefaultKeep]
 	// Printed is told of each attempt that prints something, once, when it first
 	// does. It must not block. nil means nobody is.
 	Printed func(task labmesh.TaskID, attempt int, o *output.Output)

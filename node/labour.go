@@ -53,7 +53,7 @@ func openLabour(ctx context.Context, cfg Config, processes *process.Host, host *
 		programs = l.processes
 	}
 	if l.worker, err = exec.Open(ctx, exec.Config{
-		Worker: id, Dir: filepath.Join(cfg.DataDir, attemptsDir), Slots: cfg.Slots, Desk: l.desk, Runners: runners, Files: f, Logger: cfg.Logger,
+		Worker: id, Dir: filepath.Join(cfg.DataDir, attemptsDir), Slots: cfg.Slots, Desk: l.desk, Runners: runners, Files: f, Secrets: l.secret, Logger: cfg.Logger,
 		Printed: printed, Programs: programs, Detach: cfg.KeepOnStop,
 	}); err != nil {
 		return nil, errors.Join(err, l.Close())
@@ -89,6 +89,15 @@ func (l *labour) openRunners(cfg Config) (map[labmesh.Kind]exec.Runner, error) {
 		return cfg.Parts.Runners, nil
 	}
 	return runner.New(l.processes, os.Environ(), runner.In(box(cfg)))
+}
+
+// secret is the value of a secret as this node's view has it.
+func (l *labour) secret(name string) (string, bool) {
+	s, ok := l.replica.View().Secret(name)
+	if !ok {
+		return "", false
+	}
+	return s.Value, true
 }
 
 // run registers the worker, then works until ctx ends.

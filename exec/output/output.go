@@ -45,6 +45,7 @@ type Output struct {
 	mu      sync.Mutex
 	changed chan struct{} // closed at the next change; nil while nobody waits
 	closed  bool
+	veils   *veils // hide values in what is written; nil where there are none
 	printed func() // called once, when something is printed first; may be nil
 	stdout  stream
 	stderr  stream
@@ -99,14 +100,14 @@ func (o *Output) OnPrint(f func()) {
 // Write takes p as the next bytes of s. It always takes all of them.
 func (o *Output) Write(s Stream, p []byte) {
 	if len(p) > 0 {
-		o.change(func() { o.of(s).write(p) })
+		o.change(func() { o.put(s, p) })
 	}
 }
 
 // Skip says that what was printed to s before the given offset, and is not here
 // yet, is not to be had. What comes next is the tail.
 func (o *Output) Skip(s Stream, upto int64) {
-	o.change(func() { o.of(s).skip(upto) })
+	o.change(func() { o.unveil(s); o.of(s).skip(upto) })
 }
 
 // change makes a change to what is kept, and has those who wait see it.
@@ -145,6 +146,7 @@ func (o *Output) Close() {
 	if o.closed {
 		return
 	}
+	o.unveil(Streams()...)
 	o.closed = true
 	o.wake()
 	if o.readers == 0 {

@@ -68,6 +68,9 @@ func environment(base []string, a exec.Attempt, more ...string) []string {
 	for name, value := range a.Task.Spec.Env {
 		set(name + "=" + value)
 	}
+	for name, value := range a.Secrets {
+		set(name + "=" + value)
+	}
 	return append(env,
 		"LABMESH_TASK_ID="+string(a.Task.ID),
 		"LABMESH_ATTEMPT="+strconv.Itoa(a.Number),
