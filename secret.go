@@ -15,6 +15,9 @@ type Secret struct {
 const (
 	SecretBytesMax = 64 << 10
 	SecretsMax     = 1000 // in one mesh
+	// SecretBytesHidden is the least a value must have to be hidden in what
+	// attempts print: a shorter one is in everything.
+	SecretBytesHidden = 4
 )
 
 // String hides the value.

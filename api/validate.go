@@ -185,9 +185,14 @@ func validateFiles(s *labmesh.Spec) *labmesh.Error {
 			return refuse("artifacts", "%.80q is no pattern for files in the work directory: 1 to %d bytes, no .. and no control character", p, PatternMax)
 		}
 	}
-	for _, name := range s.Secrets {
-		if !ValidEnvName(name) {
-			return refuse("secrets", "%.40q is not a name: letters, digits and _, not beginning with a digit", name)
+	for i, name := range s.Secrets {
+		switch _, set := s.Env[name]; {
+		case ValidateSecretName(name) != nil:
+			return refuse("secrets", "%.40q is not a name: letters, digits and _, not beginning with a digit or %s", name, ownPrefix)
+		case set:
+			return refuse("secrets", "%s is in env too: it can have one value only", name)
+		case slices.Contains(s.Secrets[:i], name):
+			return refuse("secrets", "%s is there twice", name)
 		}
 	}
 	return nil

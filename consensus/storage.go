@@ -54,6 +54,9 @@ func openStorage(cfg Config) (*storage, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("open log: %w", err)
 	}
+	if err := os.Chmod(dir, 0o700); err != nil { // the mesh's secrets are in it, in files that others could read
+		return nil, fmt.Errorf("open log: %w", err)
+	}
 	snaps, err := raft.NewFileSnapshotStoreWithLogger(dir, snapshotsKept, raftLogger(cfg.Logger))
 	if err != nil {
 		return nil, fmt.Errorf("open snapshots in %s: %w", dir, err)

@@ -33,6 +33,9 @@ func (s *service) Submit(ctx context.Context, by string, specs []labmesh.Spec) (
 	if err := s.checkDependencies(ctx, specs); err != nil {
 		return nil, err
 	}
+	if err := s.checkSecrets(ctx, specs); err != nil {
+		return nil, err
+	}
 	if err := s.needBundles(ctx, specs); err != nil {
 		return nil, err
 	}

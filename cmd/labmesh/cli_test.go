@@ -289,7 +289,7 @@ func TestHelp(t *testing.T) {
 			}
 		})
 	}
-	for _, name := range []string{"invite", "status", "workers", "run", "test", "submit", "tasks", "task", "why", "cancel", "logs", "sql", "version", "completion"} {
+	for _, name := range []string{"invite", "status", "workers", "run", "test", "submit", "tasks", "task", "why", "cancel", "logs", "sql", "secret", "version", "completion"} {
 		if c, _, err := root.Find([]string{name}); err != nil || c.Name() != name {
 			t.Errorf("no command %s: %v", name, err)
 		}

@@ -24,6 +24,7 @@ func subcommands(a *app) []*cobra.Command {
 		newLogsCommand(a),
 		newArtifactsCommand(a),
 		newSQLCommand(a),
+		newSecretCommand(a),
 		newVersionCommand(a),
 		newInternalCommand(a),
 	}

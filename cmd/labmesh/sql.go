@@ -31,9 +31,11 @@ func newSQLCommand(a *app) *cobra.Command {
 		Use:   "sql \"SELECT …\"",
 		Short: "Ask the ledger in SQL, read-only",
 		Long: `Ask the ledger in SQL: one read-only statement in DuckDB's dialect. The tables are
-worker_nodes, distributed_tasks and task_execution_history. Any node answers, also
-when the mesh has no leader.`,
+worker_nodes, distributed_tasks, task_execution_history, test_results and events; over
+test results there are ready views: flaky_tests, failing_tests, slowest_tests and
+tests_by_platform. Any node answers, also when the mesh has no leader.`,
 		Example: `  labmesh sql "SELECT status, count(*) FROM distributed_tasks GROUP BY ALL"
+  labmesh sql "FROM flaky_tests LIMIT 10"
   labmesh sql --format csv -o tasks.csv "SELECT * FROM distributed_tasks"
   labmesh sql --format parquet -o attempts.parquet "SELECT * FROM task_execution_history"`,
 		Args: args(cobra.ExactArgs(1), "it takes one statement, in quotes"),

@@ -27,6 +27,7 @@ type taskFlags struct {
 	exclusive    bool
 	tags, labels []string
 	env          []string
+	secrets      []string
 	worker       string
 	retries      int
 	backoff      time.Duration
@@ -64,6 +65,7 @@ func (f *taskFlags) bind(flags *pflag.FlagSet) {
 	flags.DurationVar(&f.backoff, "backoff", 0, "wait before the first of these retries; doubled with each")
 	flags.StringSliceVar(&f.after, "after", nil, "`IDS` of tasks that must have completed before it is started")
 	flags.StringArrayVar(&f.env, "env", nil, "`NAME=VALUE` in its environment, or NAME to pass yours on (repeatable)")
+	flags.StringSliceVar(&f.secrets, "secret", nil, "secrets of the mesh, by `NAME`, in its environment (repeatable)")
 	flags.StringArrayVar(&f.labels, "label", nil, "`KEY=VALUE` to find it by later (repeatable)")
 }
 
@@ -81,7 +83,7 @@ func (f *taskFlags) spec(kind labmesh.Kind, config any, lookup func(string) (str
 		return labmesh.Spec{}, fmt.Errorf("encode the task's config: %w", err)
 	}
 	s := labmesh.Spec{
-		Kind: kind, Priority: f.priority, Config: raw, Name: f.name,
+		Kind: kind, Priority: f.priority, Config: raw, Name: f.name, Secrets: f.secrets,
 		Artifacts:      f.artifacts,
 		TimeoutSeconds: f.timeout.Seconds(), QueueTimeoutSeconds: f.queueTimeout.Seconds(),
 		Requirements: labmesh.Requirements{

@@ -46,7 +46,8 @@ type fake struct {
 	chunks map[string][]byte // by hash
 	bundle []byte            // the manifest of the last bundle
 	tree   map[string]string // what the newest attempt of every task left
-	late   bool              // tasks end between a look at them and their cancel
+	secret map[string]labmesh.Secret
+	late   bool // tasks end between a look at them and their cancel
 }
 
 func newFake() *fake {
@@ -332,4 +333,34 @@ func object(t testing.TB, w *httptest.ResponseRecorder) map[string]any {
 		t.Fatalf("the body is no object: %v: %q", err, w.Body)
 	}
 	return m
+}
+
+func (f *fake) PutSecret(_ context.Context, s labmesh.Secret) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.secret == nil {
+		f.secret = map[string]labmesh.Secret{}
+	}
+	s.Put = noon
+	f.secret[s.Name] = s
+	return f.down
+}
+
+func (f *fake) DropSecret(_ context.Context, name, _ string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if _, ok := f.secret[name]; !ok {
+		return labmesh.Refuse(labmesh.NotFound, "no secret %s", name)
+	}
+	delete(f.secret, name)
+	return f.down
+}
+
+func (f *fake) Secrets(context.Context) (list []labmesh.Secret, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, s := range f.secret {
+		list = append(list, s)
+	}
+	return list, f.down
 }

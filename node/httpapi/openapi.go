@@ -58,7 +58,7 @@ func operation(rt *route, reg huma.Registry) *huma.Operation {
 	}
 	if rt.in != nil {
 		op.RequestBody = &huma.RequestBody{
-			Required: rt.method == http.MethodPost && len(required(rt, reg)) > 0,
+			Required: rt.method != http.MethodGet && len(required(rt, reg)) > 0,
 			Content:  content("application/json", rt.in, reg),
 		}
 	}
@@ -86,8 +86,9 @@ func operationID(rt *route) string {
 }
 
 func parameters(rt *route, reg huma.Registry) (out []*huma.Param) {
-	for _, name := range []string{"id", "path"} {
-		if strings.Contains(rt.path, "{"+name) {
+	for part := range strings.SplitSeq(rt.path, "/") {
+		if name, ok := strings.CutPrefix(part, "{"); ok {
+			name = strings.TrimSuffix(strings.TrimSuffix(name, "}"), "...")
 			out = append(out, &huma.Param{Name: name, In: "path", Required: true, Schema: &huma.Schema{Type: "string"}})
 		}
 	}

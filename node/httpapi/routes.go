@@ -61,6 +61,12 @@ func (a *API) meshRoutes() []route {
 				{"last_event_id", "query", "the same, for what cannot set a header", "", nil}}, errors: []int{400, 404, 429, 503}},
 		{method: "POST", path: "/api/invites", role: labmesh.RoleAdmin, serve: a.invite,
 			summary: "Mint an invite to the mesh", in: api.InviteRequest{}, out: api.InviteReply{}, errors: []int{400, 413, 503}},
+		{method: "GET", path: "/api/secrets", role: labmesh.RoleAdmin, serve: a.listSecrets,
+			summary: "List the secrets by name; their values are shown to nobody", out: api.SecretList{}},
+		{method: "PUT", path: "/api/secrets/{name}", role: labmesh.RoleAdmin, serve: a.putSecret,
+			summary: "Keep a value for the tasks that ask for it by name", in: api.SecretRequest{}, out: api.SecretReply{}, errors: []int{400, 413, 429, 503}},
+		{method: "DELETE", path: "/api/secrets/{name}", role: labmesh.RoleAdmin, serve: a.dropSecret,
+			summary: "Forget a secret", out: api.SecretReply{}, errors: []int{404, 503}},
 	}
 }
 

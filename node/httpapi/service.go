@@ -17,6 +17,7 @@ type Service interface {
 	Files
 	Mesh
 	Ledger
+	Secrets
 }
 
 // Keys tells who calls.
@@ -62,6 +63,16 @@ type Files interface {
 	// OpenArtifact reads one of them, from whichever node has it. Where the
 	// content can seek, callers may ask for ranges of it.
 	OpenArtifact(ctx context.Context, id labmesh.TaskID, attempt int, path string) (api.Artifact, io.ReadCloser, error)
+}
+
+// Secrets keeps values for the tasks that ask for them.
+type Secrets interface {
+	// PutSecret keeps a secret in place of any before it with the same name.
+	PutSecret(ctx context.Context, s labmesh.Secret) error
+	// DropSecret forgets a secret; one that is not there is refused as NotFound.
+	DropSecret(ctx context.Context, name, by string) error
+	// Secrets are all secrets, without their values.
+	Secrets(ctx context.Context) ([]labmesh.Secret, error)
 }
 
 // TaskFilter selects tasks; its zero value selects all.

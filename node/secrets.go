@@ -1,0 +1,62 @@
+package node
+
+import (
+	"context"
+
+	"labmesh"
+)
+
+// PutSecret keeps a secret, in place of any before it with the same name.
+func (s *service) PutSecret(ctx context.Context, secret labmesh.Secret) error {
+	return s.propose(ctx, labmesh.PutSecret{Secret: secret})
+}
+
+// DropSecret forgets a secret.
+func (s *service) DropSecret(ctx context.Context, name, by string) error {
+	if !s.hasSecret(ctx, name) {
+		return labmesh.Refuse(labmesh.NotFound, "no secret %s", name)
+	}
+	return s.propose(ctx, labmesh.DropSecret{Name: name, By: by})
+}
+
+// Secrets are the secrets without their values.
+func (s *service) Secrets(context.Context) (list []labmesh.Secret, err error) {
+	for secret := range s.n.replica.View().Secrets() {
+		list = append(list, labmesh.Secret{Name: secret.Name, By: secret.By, Put: secret.Put})
+	}
+	return list, nil
+}
+
+// hasSecret reports whether the mesh has a secret, also when it was put through
+// another node just now.
+func (s *service) hasSecret(ctx context.Context, name string) bool {
+	_, ok := s.n.replica.View().Secret(name)
+	if !ok && s.freshen(ctx) {
+		_, ok = s.n.replica.View().Secret(name)
+	}
+	return ok
+}
+
+// checkSecrets refuses a task that asks for a secret that the mesh does not have.
+func (s *service) checkSecrets(ctx context.Context, specs []labmesh.Spec) error {
+	for i := range specs {
+		for _, name := range specs[i].Secrets {
+			if !s.hasSecret(ctx, name) {
+				return labmesh.RefuseField("secrets", "secrets: the mesh has no secret %s: set it with `labmesh secret set %s`", name, name)
+			}
+		}
+	}
+	return nil
+}
+
+// propose has a command done, and waits until this node knows of it.
+func (s *service) propose(ctx context.Context, cmd labmesh.Command) error {
+	rc, err := s.n.replica.Propose(ctx, cmd)
+	if err != nil {
+		return err
+	}
+	if refused := rc.Answers[0].Refused; refused != nil {
+		return refused
+	}
+	return s.n.replica.Await(ctx, rc.Index)
+}
