@@ -77,6 +77,9 @@ func (w *Worker) perform(ctx context.Context, t labmesh.Task, r *run) (o labmesh
 	}
 	a := Attempt{Task: t, Number: t.Attempt, Worker: w.cfg.Worker, Dir: attemptDir(w.cfg.Dir, keyOf(&t)), Output: r.output, Record: w.recorder(keyOf(&t)), programs: new(atomic.Int64)}
 	if o, failed := w.entrust(&a); failed {
+		if r.resumed {
+			w.cfg.Programs.Drop(keyOf(&t).name()) // what it still prints could not be hidden
+		}
 		return o
 	}
 	defer func() { o = hideIn(a.hide, o) }()
