@@ -13,12 +13,12 @@ import (
 const (
 	// Of the time that is left if all finish together, a chunk takes one part in
 	// shareSure where the times of all cases are known, in shareGuess where none is.
-	shareSure  = 1.35
-	shareGuess = 1.6
+	shareSure  = 1.25
+	shareGuess = 1.45
 	// shareUnproved is that of a worker that nobody knows the speed of.
-	shareUnproved = 2.5
+	shareUnproved = 2.0
 	// chunkWorth is how many times its overhead a chunk takes, at least.
-	chunkWorth = 1.5
+	chunkWorth = 2.5
 	// wholeGroups is the part of a chunk that is filled with whole groups before
 	// one is split to fill it up.
 	wholeGroups = 0.75
