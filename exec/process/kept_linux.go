@@ -233,9 +233,12 @@ func rawFD(f *os.File) (fd uintptr) {
 // resume takes up a program that an earlier life began.
 func (p *program) resume(c *Command, old keeper.Program) error {
 	m := metaOf(old.Meta)
-	p.token, p.record = m.token, p.h.records.adopt(m.record)
+	p.token = m.token
 	var err error
-	if m.group != "" && p.h.cgroups != nil {
+	if !old.Ended { // else its record and its cgroup may be another's by now, and what it left is found by its token
+		p.record = p.h.records.adopt(m.record)
+	}
+	if !old.Ended && m.group != "" && p.h.cgroups != nil {
 		if p.leaf, err = p.h.cgroups.Adopt(m.group, c.Limits); err != nil {
 			p.leaf = nil // what is in it is found by its token
 		}
@@ -373,8 +376,11 @@ func (h *Host) Drop(attempt string) {
 	k.mu.Unlock()
 	for _, old := range of {
 		m := metaOf(old.Meta)
-		p := &program{h: h, token: m.token, record: h.records.adopt(m.record)}
-		if m.group != "" && h.cgroups != nil {
+		p := &program{h: h, token: m.token}
+		if !old.Ended { // as in resume
+			p.record = h.records.adopt(m.record)
+		}
+		if !old.Ended && m.group != "" && h.cgroups != nil {
 			if leaf, err := h.cgroups.Adopt(m.group, cgroup.Limits{}); err == nil {
 				p.leaf = leaf
 			}
