@@ -124,6 +124,9 @@ func (m *Mesh) Halt(t *testing.T, i int) {
 	n.stop, n.ledger = nil, memory.New() // its ledger is lost, to be had from the log and from peers
 }
 
+// Ledger is the node's ledger.
+func (n *Node) Ledger() *memory.DB { return n.ledger }
+
 // Stop stops all nodes that run.
 func (m *Mesh) Stop(t *testing.T) {
 	t.Helper()

@@ -1,0 +1,43 @@
+package duckdb
+
+import (
+	"os"
+	"strings"
+	"testing"
+
+	"labmesh/store"
+)
+
+// TestExamplesOfTheDocumentsRun runs every statement of docs/sql.md, with what is
+// live and without.
+func TestExamplesOfTheDocumentsRun(t *testing.T) {
+	t.Parallel()
+	db := recorded(t, []suite{
+		{"w1", map[string]string{"steady": "p", "retried": "fp", "arm": "p"}},
+		{"arm1", map[string]string{"steady": "p", "retried": "p", "arm": "f"}},
+		{"w2", map[string]string{"broken": "c"}},
+		{"w2", map[string]string{"retried": "fp", "broken": "f"}},
+	})
+	doc, err := os.ReadFile("../../docs/sql.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for i, part := range strings.Split(string(doc), "```") {
+		sql, ok := strings.CutPrefix(part, "sql\n")
+		if i%2 == 0 || !ok {
+			continue
+		}
+		n++
+		result, err := db.Query(t.Context(), store.Query{SQL: sql})
+		if err != nil || len(result.Rows) == 0 && !strings.Contains(sql, "distributed_tasks") {
+			t.Errorf("%s: %d rows, %v", sql, len(result.Rows), err)
+		}
+		if _, err := db.Query(t.Context(), store.Query{SQL: sql, Live: live{index: 99}}); err != nil {
+			t.Errorf("%s, with what is live: %v", sql, err)
+		}
+	}
+	if n < 7 {
+		t.Errorf("%d statements were found", n)
+	}
+}
