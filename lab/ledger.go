@@ -15,7 +15,9 @@ import (
 const settleWait = 60 * time.Second // for all ledgers to reach the same index
 
 // Tables are those whose rows must be identical on every node.
-func Tables() []string { return []string{"distributed_tasks", "task_execution_history", "test_results"} }
+func Tables() []string {
+	return []string{"distributed_tasks", "task_execution_history", "test_results"}
+}
 
 // Settle waits until all running nodes have applied and recorded the same log.
 func (m *Mesh) Settle(ctx context.Context) error {
