@@ -91,7 +91,7 @@ func (s *shop) shut(c *process.Command, a exec.Attempt) (why func() *problem, er
 	}
 	path, args, err := s.box.Wrap(level, p)
 	if err != nil {
-		return nil, &problem{labmesh.CauseDependency, fmt.Sprintf("the sandbox %s cannot be made: %v", level, err)}
+		return nil, &problem{labmesh.CauseSpawn, fmt.Sprintf("the sandbox %s cannot be made: %v", level, err)}
 	}
 	c.Path, c.Args = path, args
 	return func() *problem {
@@ -102,7 +102,7 @@ func (s *shop) shut(c *process.Command, a exec.Attempt) (why func() *problem, er
 		case f.Program:
 			return &problem{labmesh.CauseProgram, f.Message}
 		}
-		return &problem{labmesh.CauseDependency, fmt.Sprintf("the sandbox %s could not be made: %s", level, f.Message)}
+		return &problem{labmesh.CauseSpawn, fmt.Sprintf("the sandbox %s could not be made: %s", level, f.Message)}
 	}, nil
 }
 
