@@ -9,7 +9,7 @@ import (
 // How much is asked of a peer before it has answered.
 const (
 	windowMin  = 2                      // chunks
-	windowMax  = 16                     // chunks
+	windowMax  = 8                      // chunks
 	windowTime = 250 * time.Millisecond // of its rate
 	// A chunk that was asked of one peer is asked of an idle second one when
 	// that would have it in half the time, or when the first is silent so long.

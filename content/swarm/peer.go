@@ -138,7 +138,6 @@ func (p *peer) write(ctx context.Context, l *link) error {
 
 func (p *peer) read(ctx context.Context, l *link) error {
 	chunks := p.f.t.chunks
-	var buf []byte
 	for {
 		kind, n, err := l.head()
 		if err != nil {
@@ -169,7 +168,7 @@ func (p *peer) read(ctx context.Context, l *link) error {
 				})
 			}
 		case frameChunk:
-			buf, err = p.chunk(ctx, l, n, buf)
+			err = p.chunk(ctx, l, n)
 		default:
 			err = labmesh.Refuse(labmesh.Invalid, "a frame %q", kind)
 		}
@@ -211,30 +210,29 @@ func (p *peer) told(news func(*book)) error {
 }
 
 // chunk takes a chunk, checks and stores it.
-func (p *peer) chunk(ctx context.Context, l *link, n int, buf []byte) ([]byte, error) {
+func (p *peer) chunk(ctx context.Context, l *link, n int) error {
 	var number [numberBytes]byte
 	if n < numberBytes {
-		return buf, labmesh.Refuse(labmesh.Invalid, "a chunk of %d bytes", n)
+		return labmesh.Refuse(labmesh.Invalid, "a chunk of %d bytes", n)
 	}
 	if err := l.fill(number[:]); err != nil {
-		return buf, err
+		return err
 	}
 	t, n := p.f.t, n-numberBytes
 	i := int(binary.BigEndian.Uint32(number[:]))
 	if i >= len(t.chunks) || n != int(t.chunks[i].Size) {
-		return buf, labmesh.Refuse(labmesh.Invalid, "chunk %d of %d bytes", i, n)
+		return labmesh.Refuse(labmesh.Invalid, "chunk %d of %d bytes", i, n)
 	}
 	if p.owed.Add(-1) < 0 {
-		return buf, labmesh.Refuse(labmesh.Invalid, "chunk %d, and nobody asked for it", i)
+		return labmesh.Refuse(labmesh.Invalid, "chunk %d, and nobody asked for it", i)
 	}
-	if cap(buf) < n {
-		buf = make([]byte, n)
-	}
-	buf = buf[:n]
+	c := p.f.w.recent.buffer(n)
+	defer p.f.w.recent.release(c)
+	buf := c.data
 	for at := 0; at < n; {
 		end := min(at+pieceBytes, n)
 		if err := l.fill(buf[at:end]); err != nil {
-			return buf, err
+			return err
 		}
 		at = end
 		p.moved.Store(time.Now().UnixNano())
@@ -242,7 +240,7 @@ func (p *peer) chunk(ctx context.Context, l *link, n int, buf []byte) ([]byte, e
 	if t.has(i) { // it was asked of two
 		p.f.w.count(func(c *Traffic) { c.WastedBytes += int64(n) })
 		p.f.arrived(p, i)
-		return buf, nil
+		return nil
 	}
 	switch err := p.f.w.store.Put(ctx, t.chunks[i].Hash, buf); {
 	case labmesh.ReasonOf(err) == labmesh.Invalid:
@@ -252,12 +250,13 @@ func (p *peer) chunk(ctx context.Context, l *link, n int, buf []byte) ([]byte, e
 		p.f.book.leave(&p.party) // what it still owes others can bring at once
 		p.f.mu.Unlock()
 		p.part(appendNumbers(nil, frameBad, []uint32{uint32(i)})) // it may be its disk, and now it knows
-		return buf, err
+		return err
 	case err != nil:
 		p.f.fail(err)
-		return buf, err
+		return err
 	}
+	p.f.w.recent.keep(t.chunks[i].Hash, c)
 	p.f.w.count(func(c *Traffic) { c.ReceivedChunks++; c.ReceivedBytes += int64(n) })
 	p.f.arrived(p, i)
-	return buf, nil
+	return nil
 }

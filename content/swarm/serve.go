@@ -15,11 +15,10 @@ import (
 )
 
 const (
-	newsEvery  = 20 * time.Millisecond // at most
-	lookEvery  = time.Second           // whether a tree that a peer waits for has come
-	queueMax   = 4 * windowMax         // chunks that a peer may have asked for
-	pieceBytes = 256 << 10             // of a chunk that is sent
-	reasonMax  = 1 << 10               // bytes of a refusal
+	newsEvery = 20 * time.Millisecond // at most
+	lookEvery = time.Second           // whether a tree that a peer waits for has come
+	queueMax  = 4 * windowMax         // chunks that a peer may have asked for
+	reasonMax = 1 << 10               // bytes of a refusal
 )
 
 // serve answers one stream.
@@ -220,8 +219,26 @@ func (s *session) wait(ctx context.Context) error {
 	}
 }
 
-// chunk sends a chunk, piece by piece, unchecked: the other side checks it.
+// chunk sends a chunk, from memory where it came just now, or else from the
+// store: piece by piece, unchecked, for the other side checks it.
 func (s *session) chunk(i uint32, buf []byte) error {
+	c := s.t.chunks[i]
+	head := binary.BigEndian.AppendUint32(appendHead(buf[:0], frameChunk, numberBytes+int(c.Size)), i)
+	var err error
+	if h := s.w.recent.get(c.Hash); h != nil {
+		err = s.l.sendPieces(head, h.data)
+		s.w.recent.release(h)
+	} else {
+		err = s.stored(i, buf, len(head))
+	}
+	if err == nil {
+		s.w.count(func(t *Traffic) { t.SentChunks++; t.SentBytes += int64(c.Size) })
+	}
+	return err
+}
+
+// stored sends a chunk out of the store. Its head is in buf.
+func (s *session) stored(i uint32, buf []byte, at int) error {
 	c := s.t.chunks[i]
 	f, err := s.w.store.Reader(c.Hash)
 	if err != nil {
@@ -229,9 +246,6 @@ func (s *session) chunk(i uint32, buf []byte) error {
 		return s.l.send(appendNumbers(nil, frameGone, []uint32{i}))
 	}
 	defer f.Close()
-	head := appendHead(buf[:0], frameChunk, numberBytes+int(c.Size))
-	head = binary.BigEndian.AppendUint32(head, i)
-	at := len(head)
 	for left := int(c.Size); left > 0; {
 		n := min(left, len(buf)-at)
 		if _, err := io.ReadFull(f, buf[at:at+n]); err != nil {
@@ -245,7 +259,6 @@ func (s *session) chunk(i uint32, buf []byte) error {
 		left -= n
 		at = 0
 	}
-	s.w.count(func(t *Traffic) { t.SentChunks++; t.SentBytes += int64(c.Size) })
 	return nil
 }
 

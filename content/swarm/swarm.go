@@ -41,6 +41,7 @@ type Swarm struct {
 	log     *slog.Logger
 	slots   chan struct{}
 	pleases chan struct{}
+	recent  *recent
 
 	mu      sync.Mutex
 	trees   map[content.Hash]*tree
@@ -62,7 +63,7 @@ type Traffic struct {
 func New(s *store.Store, streams Streams, peers func() []labmesh.NodeID, log *slog.Logger) *Swarm {
 	return &Swarm{
 		store: s, streams: streams, peers: peers, log: log,
-		slots: make(chan struct{}, fetchesMax), pleases: make(chan struct{}, pleasesMax),
+		slots: make(chan struct{}, fetchesMax), pleases: make(chan struct{}, pleasesMax), recent: newRecent(),
 		trees: map[content.Hash]*tree{}, flights: map[content.Hash]*flight{},
 		banned: map[labmesh.NodeID]time.Time{}, served: map[string]int{},
 	}

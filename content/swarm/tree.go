@@ -42,6 +42,9 @@ func (w *Swarm) unshare(t *tree) {
 	defer w.mu.Unlock()
 	if t.users--; t.users == 0 {
 		delete(w.trees, t.id)
+		if len(w.trees) == 0 {
+			w.recent.clear()
+		}
 	}
 }
 

@@ -46,6 +46,13 @@ const (
 	silenceMax   = 20 * time.Second         // a side that says nothing for that long is gone
 	helloTimeout = 10 * time.Second
 	wireBuffer   = 64 << 10
+
+	// A chunk goes in pieces, each within the time that silence may last. A piece
+	// fills frames of the muxer (64 KiB with a head of 12 bytes), which makes
+	// each of its writes one: a byte more would be one of its own.
+	muxFrame   = 64<<10 - 12
+	pieceBytes = 4 * muxFrame
+	firstPiece = 16<<10 - 64 // goes with the head of the frame, copied
 )
 
 func appendHead(b []byte, kind byte, body int) []byte {
@@ -63,18 +70,43 @@ func appendNumbers(b []byte, kind byte, numbers []uint32) []byte {
 // link is one end of a stream.
 type link struct {
 	net.Conn
-	r *bufio.Reader
+	r          *bufio.Reader
+	readUntil  time.Time // when the deadline for reading was set to end
+	writeUntil time.Time // the same for writing, which only one may do
 }
 
 func newLink(c net.Conn) *link { return &link{Conn: c, r: bufio.NewReaderSize(c, wireBuffer)} }
 
 // send writes a frame, or several that are joined.
 func (l *link) send(frames []byte) error {
-	if err := l.SetWriteDeadline(time.Now().Add(silenceMax)); err != nil {
+	if err := extend(&l.writeUntil, l.SetWriteDeadline); err != nil {
 		return err
 	}
 	_, err := l.Write(frames)
 	return err
+}
+
+// sendPieces writes the head of a frame, in a buffer that has room for a piece,
+// and its body.
+func (l *link) sendPieces(head, body []byte) error {
+	n := min(firstPiece, len(body))
+	err := l.send(append(head, body[:n]...))
+	for body = body[n:]; err == nil && len(body) > 0; body = body[n:] {
+		n = min(pieceBytes, len(body))
+		err = l.send(body[:n])
+	}
+	return err
+}
+
+// extend sets a deadline to when silence has lasted too long from now on. It
+// leaves one that was set in the last second.
+func extend(until *time.Time, set func(time.Time) error) error {
+	at := time.Now().Add(silenceMax)
+	if at.Sub(*until) < time.Second {
+		return nil
+	}
+	*until = at
+	return set(at)
 }
 
 // head waits for the next frame.
@@ -98,7 +130,7 @@ func (l *link) head() (kind byte, body int, err error) {
 func (l *link) fill(b []byte) error {
 	for len(b) > 0 {
 		if l.r.Buffered() == 0 {
-			if err := l.SetReadDeadline(time.Now().Add(silenceMax)); err != nil {
+			if err := extend(&l.readUntil, l.SetReadDeadline); err != nil {
 				return err
 			}
 		}
