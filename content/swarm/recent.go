@@ -9,7 +9,7 @@ import (
 )
 
 // recentBytes is how much of what came last is kept in memory.
-const recentBytes = 16 << 20
+const recentBytes = 8 << 20
 
 // recent holds the chunks that came last, for who asks for them next: others
 // fetch what is rare, and so just what has come. They need not be read from the
