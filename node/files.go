@@ -297,6 +297,8 @@ const (
 	spreadAgain  = 5 * time.Second // before another
 	spreadTries  = 24
 	spreadLast   = 3 * time.Second // when the node stops
+	lastAtOnce   = 3               // nodes that are asked at the same time then
+	lastAgain    = 200 * time.Millisecond
 )
 
 // spreadLater has a tree brought to a second node as soon as may be, so that
@@ -347,24 +349,35 @@ func (f *files) spreadNow(ctx, work context.Context, id string) {
 }
 
 // spreadOne brings a tree to one other node. In a mesh of one there is none.
-// Once ctx has ended it tries no second time.
+// Once ctx has ended it asks several at once: there is time for one of them.
 func (f *files) spreadOne(ctx, work context.Context, id string) (done bool, err error) {
-	for range spreadTries {
+	for try := 0; try < spreadTries && ctx.Err() == nil; try++ {
 		if len(f.peers()) == 0 {
 			return false, nil
 		}
-		var copies int
-		try, cancel := context.WithTimeout(work, spreadTime)
-		copies, err = f.swarm.Spread(try, id, 1)
+		within, cancel := context.WithTimeout(ctx, spreadTime)
+		_, err = f.swarm.Spread(within, id, 1, 1)
 		cancel()
-		if copies > 0 {
+		if err == nil {
 			return true, nil
 		}
 		select {
 		case <-time.After(spreadAgain):
 		case <-ctx.Done():
+		}
+	}
+	if ctx.Err() == nil {
+		return false, fmt.Errorf("given up after %d tries: %w", spreadTries, err)
+	}
+	for len(f.peers()) > 0 {
+		if _, err = f.swarm.Spread(work, id, 1, lastAtOnce); err == nil {
+			return true, nil
+		}
+		select {
+		case <-time.After(lastAgain):
+		case <-work.Done():
 			return false, err
 		}
 	}
-	return false, fmt.Errorf("given up after %d tries: %w", spreadTries, err)
+	return false, nil
 }

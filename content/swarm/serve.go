@@ -271,6 +271,9 @@ func (w *Swarm) servePlease(ctx context.Context, l *link, id content.Hash) error
 	default:
 		return l.refuse(labmesh.Refuse(labmesh.Exhausted, "it fetches %d trees for others already", pleasesMax))
 	}
+	if err := l.send(appendHead(nil, frameAlive, 0)); err != nil { // so that nobody else need be asked
+		return err
+	}
 	ended := make(chan error, 1)
 	var fetching sync.WaitGroup
 	defer fetching.Wait()

@@ -275,7 +275,7 @@ func TestSpread(t *testing.T) {
 		}
 		nodes[0].leave()
 		id := src.tree(t, 1, 3*mega)
-		n, err := src.swarm.Spread(t.Context(), id, 2)
+		n, err := src.swarm.Spread(t.Context(), id, 2, 0)
 		have := 0
 		for _, x := range nodes {
 			if x.store.Complete(id) {
@@ -285,10 +285,36 @@ func TestSpread(t *testing.T) {
 		if err != nil || n != 2 || have < 2 {
 			t.Errorf("%d, %v; %d nodes have it", n, err, have)
 		}
-		if n, err := src.swarm.Spread(t.Context(), id, 4); n != 3 || labmesh.ReasonOf(err) != labmesh.Unavailable {
+		if n, err := src.swarm.Spread(t.Context(), id, 4, 0); n != 3 || labmesh.ReasonOf(err) != labmesh.Unavailable {
 			t.Errorf("more than there are nodes: %d, %v", n, err)
 		}
 	})
+}
+
+// A node that has left without a word is passed over, and who is in a hurry does
+// not wait for it at all.
+func TestSpreadPastTheSilent(t *testing.T) {
+	for _, c := range []struct {
+		atOnce int
+		most   time.Duration
+	}{{1, 3500 * time.Millisecond}, {4, 500 * time.Millisecond}} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newNetwork()
+			src := w.add(t, "source", 10*mega)
+			id := src.tree(t, 1, 3*mega)
+			for i := range 3 {
+				w.add(t, labmesh.NodeID(fmt.Sprint("gone", i)), 0).stop() // it takes no streams, and refuses none
+			}
+			n := w.add(t, "n", 10*mega)
+			began := time.Now()
+			if copies, err := src.swarm.Spread(t.Context(), id, 1, c.atOnce); copies != 1 || err != nil || !n.store.Complete(id) {
+				t.Errorf("%d at once: %d, %v", c.atOnce, copies, err)
+			}
+			if took := time.Since(began); took > c.most {
+				t.Errorf("%d at once: it took %s", c.atOnce, took)
+			}
+		})
+	}
 }
 
 // Two callers that want the same tree wait for one fetch.
