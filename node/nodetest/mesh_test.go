@@ -223,7 +223,9 @@ func TestTasksFollowThoseTheyDependOn(t *testing.T) {
 		if err := m.Nodes[1].Service().Cancel(t.Context(), third, "test", ""); err != nil {
 			t.Fatal(err)
 		}
-		m.Wait(t, time.Minute, "the second to end", func() bool { return m.Task(t, 0, second).Phase.Final() })
+		m.Wait(t, time.Minute, "every node to see the second end", func() bool {
+			return m.Task(t, 0, second).Phase.Final() && m.Task(t, 1, second).Phase.Final() && m.Task(t, 2, second).Phase.Final()
+		})
 		a, b := ended(t, m, first, labmesh.Completed, 0, 1, 2), ended(t, m, second, labmesh.Completed, 0, 1, 2)
 		if b.Started.Before(a.Ended) {
 			t.Errorf("the second started at %v, before the first had ended at %v", b.Started, a.Ended)
