@@ -35,14 +35,15 @@ func (w *Worker) attempt(ctx context.Context, t labmesh.Task, r *run) {
 	if w.detached.Load() {
 		return // the next life reports it
 	}
-	if w.dirs.give(k) {
+	gone := w.dirs.give(k)
+	if gone {
 		w.journal.quiet(k)
 	}
 	if o.Seconds == 0 {
 		o.Seconds = time.Since(began).Seconds()
 	}
 	w.end(k, r, trim(o), context.Cause(ctx))
-	if !errors.Is(context.Cause(ctx), ErrShutdown) {
+	if !gone && !errors.Is(context.Cause(ctx), ErrShutdown) {
 		w.clear(k, t.Spec.Bundle != "", o)
 	}
 }

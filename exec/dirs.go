@@ -73,17 +73,17 @@ func (d *dirs) take(k key) error {
 		return err
 	}
 	task, dir := taskDir(d.root, k.task), attemptDir(d.root, k)
-	err = os.Rename(free, task)
+	err = moveNew(free, task)
 	if err == nil {
 		if inner := filepath.Join(task, firstName); inner != dir {
-			return os.Rename(inner, dir)
+			return moveNew(inner, dir)
 		}
 		return nil
 	}
 	if !errors.Is(err, fs.ErrExist) { // or not empty
 		return err
 	}
-	if err := os.Rename(filepath.Join(free, firstName), dir); err != nil { // beside earlier attempts
+	if err := moveNew(filepath.Join(free, firstName), dir); err != nil { // beside earlier attempts
 		d.put(free)
 		return err
 	}
@@ -143,7 +143,7 @@ func (d *dirs) give(k key) bool {
 		}
 	}
 	free := d.name()
-	if os.Rename(task, free) != nil {
+	if moveNew(task, free) != nil {
 		return false
 	}
 	d.free = append(d.free, free)

@@ -59,6 +59,7 @@ type program struct {
 	began   time.Time
 	pipes   [2]int // that we can read; -1 once there is nothing more to read
 	drain   *drain // reads the pipes while no agent does
+	reaping bool   // it has ended, and its process id is no longer its own
 	dropped bool   // its attempt was forgotten while it ran
 }
 
@@ -285,14 +286,18 @@ func (p *program) now() Program {
 	return s
 }
 
-// kill kills p's process group. The caller holds mu, and p is not reaped.
-func (p *program) kill() { _ = unix.Kill(-p.pid, unix.SIGKILL) }
+// kill kills p's process group. The caller holds mu.
+func (p *program) kill() {
+	if !p.reaping { // else it was killed
+		_ = unix.Kill(-p.pid, unix.SIGKILL)
+	}
+}
 
 func (k *keeper) signal(id uint64, sig syscall.Signal) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	p := k.programs[id]
-	if p == nil || p.Ended {
+	if p == nil || p.reaping {
 		return
 	}
 	p.Exit.Asked = true

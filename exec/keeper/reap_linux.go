@@ -64,13 +64,16 @@ func (k *keeper) ended(p *program) {
 	var ws unix.WaitStatus
 	var ru unix.Rusage
 	k.mu.Lock()
+	p.reaping = true // from here on nobody else signals it: its id may soon be another's
+	delete(k.pids, p.pid)
+	k.mu.Unlock() // what follows takes its time, and programs are to be started meanwhile
 	_ = unix.Kill(-p.pid, unix.SIGKILL)
 	for {
 		if _, err := unix.Wait4(p.pid, &ws, 0, &ru); !errors.Is(err, unix.EINTR) {
 			break
 		}
 	}
-	delete(k.pids, p.pid)
+	k.mu.Lock()
 	k.living--
 	x := &p.Exit
 	x.Status, x.User, x.System = uint32(ws), time.Duration(ru.Utime.Nano()), time.Duration(ru.Stime.Nano())

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -29,7 +30,7 @@ func (k *keeper) spawn(s *Spawn, files []int) *Exit {
 		closeAll(files)
 		return &Exit{ID: s.ID, Errno: int(unix.EBADF)}
 	}
-	p := &program{Program: Program{ID: s.ID, Attempt: s.Attempt, Ordinal: s.Ordinal, Sum: s.Sum, Meta: s.Meta}, began: time.Now(), pipes: [2]int{files[2], files[3]}}
+	p := &program{Program: Program{ID: s.ID, Attempt: strings.Clone(s.Attempt), Ordinal: s.Ordinal, Sum: s.Sum, Meta: strings.Clone(s.Meta)}, began: time.Now(), pipes: [2]int{files[2], files[3]}}
 	p.Exit.ID = s.ID
 	stdin := k.null
 	if s.Stdin {
@@ -73,7 +74,10 @@ func (k *keeper) fork(s *Spawn, attr *syscall.ProcAttr) (pid int, err error) {
 				return 0, err
 			}
 		}
-		k.base = s.V1Base
+		k.base = nil
+		for _, tasks := range s.V1Base {
+			k.base = append(k.base, strings.Clone(tasks))
+		}
 	}
 	if s.Umask >= 0 {
 		old := unix.Umask(s.Umask)

@@ -236,6 +236,7 @@ func (e *encoder) exit(x *Exit) {
 // decoder takes from the front. After a failure it gives zero values.
 type decoder struct {
 	b   []byte
+	all string // the whole message, of which texts are parts: one copy in place of one for each
 	bad bool
 }
 
@@ -277,9 +278,9 @@ func (d *decoder) text() string {
 		d.fail()
 		return ""
 	}
-	s := string(d.b[:n])
+	at := len(d.all) - len(d.b)
 	d.b = d.b[n:]
-	return s
+	return d.all[at : at+int(n)] //nolint:gosec // n is no more than there is
 }
 
 // count is the length of a list whose items take at least size bytes each.
@@ -304,13 +305,14 @@ func (d *decoder) texts() []string {
 	return s
 }
 
-// decode reads a message. What it returns shares nothing with b.
+// decode reads a message. What it returns shares nothing with b; its texts share
+// one copy of the message, and who keeps one for long clones it.
 func decode(b []byte) (m message, err error) {
 	if len(b) == 0 {
 		return m, errMessage
 	}
 	m.kind = kind(b[0])
-	d := decoder{b: b[1:]}
+	d := decoder{b: b[1:], all: string(b[1:])}
 	switch m.kind {
 	case kindQuit:
 		return m, nil // whatever may follow

@@ -65,12 +65,19 @@ func openKept(ctx context.Context, cfg Config) (*kept, error) {
 	return k, client.Sweep(spools)
 }
 
-// living says by which names what an earlier life left is found: of records, and of cgroups.
+// living says by which names what an earlier life left running is found: of records, and of cgroups.
 func (k *kept) living() (records, groups []string) {
 	if k == nil || !k.client.Lives() {
 		return nil, nil
 	}
-	for _, p := range k.client.Known() {
+	return living(k.client.Known())
+}
+
+func living(known []keeper.Program) (records, groups []string) {
+	for _, p := range known {
+		if p.Ended { // what bears its names is another's by now, or to be ended
+			continue
+		}
 		m := metaOf(p.Meta)
 		records, groups = append(records, m.record), append(groups, m.group)
 	}

@@ -336,15 +336,19 @@ func (p *program) drain(readers *sync.WaitGroup) {
 	if p.leaf != nil && !p.leaf.Empty() {
 		p.leaf.Kill()
 	}
-	timer := time.NewTimer(pipeDelay)
-	defer timer.Stop()
 	select {
-	case <-p.eof:
-	case <-timer.C:
-		if p.leaf == nil {
-			killTokens(map[string]bool{p.token: true})
+	case <-p.eof: // the most common
+	default:
+		timer := time.NewTimer(pipeDelay)
+		defer timer.Stop()
+		select {
+		case <-p.eof:
+		case <-timer.C:
+			if p.leaf == nil {
+				killTokens(map[string]bool{p.token: true})
+			}
+			p.hush()
 		}
-		p.hush()
 	}
 	readers.Wait()
 	p.closePipes()
