@@ -16,9 +16,10 @@ import (
 )
 
 const (
-	rssUnit    = 1024 // Maxrss counts KiB
-	roundsMax  = 20   // looks for processes that fork while they are being killed
-	statFields = 22   // of /proc/PID/stat, up to the start time
+	rssUnit      = 1024    // Maxrss counts KiB
+	roundsMax    = 20      // looks for processes that fork while they are being killed
+	environBytes = 4 << 10 // of an environment, to begin with
+	statFields   = 22      // of /proc/PID/stat, up to the start time
 )
 
 // await waits until the program has ended, kills what it left, and reaps it.
@@ -91,10 +92,7 @@ func killTokensOnce(tokens map[string]bool) (killed int) {
 
 // tokenOf is the attempt's token in the environment that a process was started with.
 func tokenOf(pid int) string {
-	env, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/environ")
-	if err != nil {
-		return "" // another user's, or gone
-	}
+	env := environ(pid)
 	const prefix = TokenVar + "="
 	for len(env) > 0 {
 		var v []byte
@@ -104,6 +102,34 @@ func tokenOf(pid int) string {
 		}
 	}
 	return ""
+}
+
+// environ is the environment that a process was started with; nothing where it is
+// another user's, or gone. It is read by plain calls because all of /proc is, again
+// and again: os.ReadFile makes twice as many.
+func environ(pid int) []byte {
+	fd, err := unix.Open("/proc/"+strconv.Itoa(pid)+"/environ", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	for errors.Is(err, unix.EINTR) {
+		fd, err = unix.Open("/proc/"+strconv.Itoa(pid)+"/environ", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	}
+	if err != nil {
+		return nil
+	}
+	defer unix.Close(fd)
+	env := make([]byte, 0, environBytes)
+	for {
+		env = slices.Grow(env, environBytes/2)
+		n, err := unix.Read(fd, env[len(env):cap(env)])
+		switch {
+		case errors.Is(err, unix.EINTR):
+			continue
+		case err != nil:
+			return nil
+		case n == 0:
+			return env
+		}
+		env = env[:len(env)+n]
+	}
 }
 
 // alive reports whether a process can still run: it is no zombie.

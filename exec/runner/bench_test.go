@@ -23,7 +23,7 @@ import (
 // cgroups and without, by the worker itself and by a keeper. The CPU time is of
 // this process and its children, the keeper among them, and of theirs.
 func BenchmarkTrue(b *testing.B) {
-	for _, slots := range []int{2, 4, 8} {
+	for _, slots := range []int{1, 2, 4, 8} {
 		b.Run(fmt.Sprintf("plain/slots=%d", slots), func(b *testing.B) { benchPlain(b, slots) })
 		for _, kept := range []bool{false, true} {
 			by := map[bool]string{false: "direct", true: "keeper"}[kept]
