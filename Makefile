@@ -64,6 +64,7 @@ fuzz: ## every fuzz target, each for FUZZTIME (30s)
 	@scripts/each-fuzz $(FUZZTIME)
 
 bench: ## the benchmarks; BENCH=regexp chooses, BENCHTIME says how long
+	@scripts/needs bench
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchtime $(BENCHTIME) -benchmem -p 1 -timeout 30m \
 		$$(grep -rl --include='*_test.go' '^func Benchmark' . | xargs -n1 dirname | sort -u)
 

@@ -32,9 +32,10 @@ type labour struct {
 	sampler    *probe.Sampler
 	replica    *consensus.Replica
 	logger     *slog.Logger
-	tell       func()        // has the others hear of a change at once
-	registered chan struct{} // closed once the mesh knows the worker
-	leaving    atomic.Bool   // the node stops: nothing more may be placed here
+	warm       func(context.Context) // readies what the first tasks will need
+	tell       func()                // has the others hear of a change at once
+	registered chan struct{}         // closed once the mesh knows the worker
+	leaving    atomic.Bool           // the node stops: nothing more may be placed here
 }
 
 func openLabour(ctx context.Context, cfg Config, processes *process.Host, host *mesh.Host, r *consensus.Replica, printed printed, f *files) (*labour, error) {
@@ -42,6 +43,11 @@ func openLabour(ctx context.Context, cfg Config, processes *process.Host, host *
 	runners, err := l.openRunners(cfg)
 	if err != nil {
 		return nil, err
+	}
+	l.warm = func(ctx context.Context) {
+		if t, ok := runners[labmesh.Test].(*runner.Test); ok && l.self.Capabilities.Tools["pytest"] != "" {
+			t.Warm(ctx)
+		}
 	}
 	node, id := host.ID(), cfg.WorkerID
 	if id == "" {
@@ -123,6 +129,7 @@ func (l *labour) run(ctx context.Context) error {
 	g.Go(func() error { return l.worker.Run(ctx) })
 	g.Go(func() error { return l.stayRegistered(ctx) })
 	g.Go(func() error { return l.tellAccepts(ctx) })
+	g.Go(func() error { l.warm(ctx); return nil })
 	return g.Wait()
 }
 

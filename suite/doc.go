@@ -5,7 +5,7 @@
 // A [Queue] holds the cases. [Queue.Next] hands out chunks of them:
 //
 //   - Long cases go first, by predicted time: what earlier runs took, else the
-//     middle of what the file's other cases took, else the middle of all.
+//     mean of what the file's other cases took, else the mean of all.
 //   - A chunk is made when a slot is free or about to be, never before: what is
 //     learned in the meantime, of times and of speeds, goes into the next chunk.
 //   - Chunks shrink. Each takes a fixed part of the time that is left if all

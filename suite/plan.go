@@ -2,6 +2,7 @@ package suite
 
 import (
 	"cmp"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -14,7 +15,7 @@ const (
 	// Of the time that is left if all finish together, a chunk takes one part in
 	// shareSure where the times of all cases are known, in shareGuess where none is.
 	shareSure  = 1.25
-	shareGuess = 1.45
+	shareGuess = 1.8
 	// shareUnproved is that of a worker that nobody knows the speed of.
 	shareUnproved = 2.0
 	// chunkWorth is how many times its overhead a chunk takes, at least.
@@ -28,6 +29,13 @@ const (
 	// startPatience is how long a chunk may wait for its worker before it is
 	// taken back when another would run it.
 	startPatience = 2 * time.Second
+
+	// sureLeast is the part of what waits whose time must be known for the rest to be handed out at once, where
+	// the times proved right: awayTimes the usual error is less than the start of a chunk.
+	sureLeast = 0.9
+	awayTimes = 2.0
+	// crumbs is how many times its overhead a chunk must be worth, or it goes with another.
+	crumbs = 0.5
 
 	chunkSecondsMax = 300
 	chunkCasesMax   = 2000
@@ -45,12 +53,14 @@ type group struct {
 	sorted  bool
 	seconds float64 // of all of them
 	sure    float64 // of those with a history
+	squares float64 // sum of the squares of the seconds
 }
 
 func (g *group) sort() {
-	g.seconds, g.sure = 0, 0
+	g.seconds, g.sure, g.squares = 0, 0, 0
 	for _, it := range g.waiting {
 		g.seconds += it.guess
+		g.squares += it.guess * it.guess
 		if it.sure {
 			g.sure += it.guess
 		}
@@ -68,12 +78,15 @@ type slot struct {
 
 // plan is what one call of Next works with.
 type plan struct {
-	q     *Queue
-	now   time.Time
-	slots []slot
-	speed float64 // of all slots together
-	work  float64 // seconds at speed 1 that are left, of what waits and of what is out
-	sure  float64 // part of what waits whose time is known
+	q      *Queue
+	now    time.Time
+	slots  []slot
+	pieces int     // how many of them may have work at the same time
+	speed  float64 // of all slots together
+	work   float64 // seconds at speed 1 that are left, of what waits and of what is out
+	sure   float64 // part of what waits whose time is known
+	waits  float64 // seconds at speed 1 of what waits
+	away   float64 // seconds by which a slot may end off its time, if each gets its share of what waits
 }
 
 // Next says what to do now. It is to be asked after everything that happened,
@@ -188,12 +201,18 @@ func (q *Queue) plan(now time.Time) *plan {
 	if q.opts.Parallel > 0 {
 		pieces = min(pieces, q.opts.Parallel)
 	}
+	p.pieces = pieces
 	for i := range p.slots[:pieces] { // workers are in the order of their speed
 		p.speed += p.slots[i].w.speed()
 	}
-	all, sure := 0.0, 0.0
+	all, sure, squares := 0.0, 0.0, 0.0
 	for i := range q.groups {
-		all, sure = all+q.groups[i].seconds, sure+q.groups[i].sure
+		all, sure, squares = all+q.groups[i].seconds, sure+q.groups[i].sure, squares+q.groups[i].squares
+	}
+	p.waits = all
+	p.away = math.Inf(1)
+	if q.noise.known() {
+		p.away = awayTimes * q.noise.relative() * math.Sqrt(squares/float64(max(pieces, 1)))
 	}
 	p.sure = 1
 	if all > 0 {
@@ -292,8 +311,8 @@ func (p *plan) retry(w *worker) *item {
 	return nil
 }
 
-// goal is how many seconds a chunk for a slot should take there.
-func (p *plan) goal(s slot) float64 {
+// goal is how many seconds a chunk for a slot should take there, and whether it is meant to be its last.
+func (p *plan) goal(s slot) (seconds float64, final bool) {
 	rest := p.rest()
 	least := chunkWorth * s.w.overhead
 	share := shareSure*p.sure + shareGuess*(1-p.sure)
@@ -301,10 +320,21 @@ func (p *plan) goal(s slot) float64 {
 		share = max(share, shareUnproved)
 	}
 	goal := max(rest/share, least)
-	if rest-goal < s.w.overhead { // what would be left is not worth another start
-		goal = max(rest, least)
+	if rest-goal < s.w.overhead || p.sure >= sureLeast && !s.w.unproved() && p.away < s.w.overhead {
+		goal, final = max(p.last()-s.free-s.w.overhead, least), true // what would be left is not worth another start
 	}
-	return min(goal, chunkSecondsMax)
+	return min(goal, chunkSecondsMax), final
+}
+
+// last is when all is over if each slot that waits for no chunk starts one more.
+func (p *plan) last() float64 {
+	work := p.work
+	for _, s := range p.slots[:p.pieces] {
+		if s.queued == 0 {
+			work += s.w.overhead * s.w.speed()
+		}
+	}
+	return work / max(p.speed, speedLeast)
 }
 
 // filler adds cases to a chunk up to a bound.
@@ -340,7 +370,12 @@ func (p *plan) regular(s slot) []*item {
 		}
 	}
 	slices.SortStableFunc(order, func(a, b *group) int { return cmp.Compare(b.waiting[0].guess, a.waiting[0].guess) })
-	f := &filler{goal: p.goal(s) * s.w.speed()}
+	goal, final := p.goal(s)
+	f := &filler{goal: goal * s.w.speed()}
+	enough := wholeGroups
+	if final {
+		enough = 1
+	}
 	taken := map[*group]bool{}
 	for _, g := range order { // the longest case
 		if at := slices.IndexFunc(g.waiting, func(it *item) bool { return p.allowed(s, it) }); at >= 0 {
@@ -365,7 +400,7 @@ func (p *plan) regular(s slot) []*item {
 		}
 	}
 	for _, g := range order { // parts
-		if f.full || f.seconds >= wholeGroups*f.goal {
+		if f.full || f.seconds >= enough*f.goal {
 			break
 		}
 		if taken[g] {
@@ -374,6 +409,20 @@ func (p *plan) regular(s slot) []*item {
 		for _, it := range g.waiting {
 			if p.allowed(s, it) && !f.take(it) && f.full {
 				break
+			}
+		}
+	}
+	if p.waits-f.seconds < crumbs*s.w.overhead*s.w.speed() { // crumbs
+		f.goal = math.Inf(1)
+		taken := make(map[*item]bool, len(f.items))
+		for _, it := range f.items {
+			taken[it] = true
+		}
+		for _, g := range order {
+			for _, it := range g.waiting {
+				if !taken[it] && p.allowed(s, it) {
+					f.take(it)
+				}
 			}
 		}
 	}

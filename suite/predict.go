@@ -1,7 +1,7 @@
 package suite
 
 import (
-	"slices"
+	"math"
 	"time"
 
 	"labmesh"
@@ -19,7 +19,8 @@ const (
 	speedFaith            = 2.0 // seconds of work by which what was measured before the run weighs
 	gaugeCases            = 3   // of a file whose times are known, for its others to tell a worker's speed
 	overheadWeight        = 0.4 // of the newest measure in the mean
-	secondsKept           = 201 // of the newest cases of a file, for their middle
+	noiseCases            = 20  // that have ended, until it is known how far predictions are off
+	secondsKept           = 201 // of the newest cases of a file, for their mean
 )
 
 // times knows what cases took.
@@ -53,18 +54,39 @@ func (t *times) add(file string, seconds float64) {
 // learn takes what a case took that had no history.
 func (t *times) learn(it *item, seconds float64) { t.add(it.Case.File, max(seconds, 0)) }
 
-// middle is the median of list, which is not changed.
-func middle(list []float64) float64 {
-	if len(list) == 0 {
+// mean is that of list, with one more of the usual length where one is given: a
+// few say little.
+func mean(list []float64, usual float64) float64 {
+	sum, n := 0.0, float64(len(list))
+	for _, s := range list {
+		sum += s
+	}
+	if usual > 0 {
+		sum, n = sum+usual, n+1
+	}
+	if n == 0 {
 		return 0
 	}
-	s := slices.Clone(list)
-	slices.Sort(s)
-	if n := len(s); n%2 == 0 {
-		return (s[n/2-1] + s[n/2]) / 2
-	}
-	return s[len(s)/2]
+	return sum / n
 }
+
+// noise is how far cases were from what their history predicted.
+type noise struct {
+	cases         int
+	off, foretold float64 // sums of squares, of the difference and of the prediction
+}
+
+func (n *noise) learn(predicted, took float64) {
+	n.cases++
+	n.off += (took - predicted) * (took - predicted)
+	n.foretold += predicted * predicted
+}
+
+// known reports whether enough was seen to go by.
+func (n *noise) known() bool { return n.cases >= noiseCases && n.foretold > 0 }
+
+// relative is the usual error of a prediction, as a part of it.
+func (n *noise) relative() float64 { return math.Sqrt(n.off / n.foretold) }
 
 // guess makes all predictions anew: of what waits, not of what is out.
 func (q *Queue) guess() {
@@ -74,11 +96,11 @@ func (q *Queue) guess() {
 	q.stale = false
 	usual := caseUsual
 	if len(q.times.all) > 0 {
-		usual = max(middle(q.times.all), caseLeast)
+		usual = max(mean(q.times.all, 0), caseLeast)
 	}
 	files := make(map[string]float64, len(q.times.files))
 	for f, list := range q.times.files {
-		files[f] = max(middle(list), caseLeast)
+		files[f] = max(mean(list, usual), caseLeast)
 	}
 	for i := range q.groups {
 		g := &q.groups[i]

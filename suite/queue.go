@@ -89,6 +89,7 @@ type Queue struct {
 	failures int    // runs that failed, and those after them
 	stopped  string // why no more is handed out
 	times    times
+	noise    noise
 	samples  []*item // unknown cases of each file to try first
 	stale    bool    // guesses are to be made anew
 }
@@ -202,6 +203,9 @@ func (q *Queue) record(c *chunk, src Source, tc labmesh.TestCase) {
 	if mine && it.Case.Seconds <= 0 && tc.Verdict != labmesh.TestSkipped {
 		q.times.learn(it, tc.Seconds*q.speedOf(src.Worker))
 		q.stale = true
+	}
+	if mine && it.sure && tc.Verdict == labmesh.TestPassed {
+		q.noise.learn(predicted, tc.Seconds*q.speedOf(src.Worker))
 	}
 	if mine && it.gauge && tc.Verdict == labmesh.TestPassed {
 		q.learnSpeed(src.Worker, predicted, tc.Seconds)

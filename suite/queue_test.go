@@ -29,10 +29,10 @@ func TestTheSuiteOfTheBenchmarkEndsInTime(t *testing.T) {
 		most    float64
 	}{
 		"equal workers, first run":          {[]float64{1, 1, 1}, -1, false, 1.15},
-		"equal workers, exact history":      {[]float64{1, 1, 1}, 0, false, 1.10},
+		"equal workers, exact history":      {[]float64{1, 1, 1}, 0, true, 1.05},
 		"equal workers, noisy history":      {[]float64{1, 1, 1}, 0.3, false, 1.15},
 		"unequal workers, first run":        {[]float64{1, 0.6, 0.35}, -1, false, 1.15},
-		"unequal workers, known":            {[]float64{1, 0.6, 0.35}, 0, true, 1.12},
+		"unequal workers, known":            {[]float64{1, 0.6, 0.35}, 0, true, 1.05},
 		"unequal workers, speeds not known": {[]float64{1, 0.6, 0.35}, 0, false, 1.15},
 		"six workers, noisy":                {[]float64{1, 1, 1, 1, 0.6, 0.5}, 0.3, true, 1.25},
 	} {

@@ -52,6 +52,10 @@ func ParseTest(config json.RawMessage) (TestConfig, error) {
 	return c, checkPlace(c.Umask, c.Dir)
 }
 
+// Warm finds the Python that has pytest, which takes an import of it, so that
+// the first chunk of a suite does not wait for that.
+func (t *Test) Warm(ctx context.Context) { t.python.withPytest(ctx) }
+
 // how is the way to run a test file.
 type how struct {
 	runner string // its name, for the result

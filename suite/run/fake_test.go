@@ -214,7 +214,7 @@ func (m *fakeMesh) Workers(context.Context) (list []api.WorkerSummary, err error
 func (m *fakeMesh) Worker(_ context.Context, id labmesh.WorkerID) (api.Worker, error) {
 	return api.Worker{
 		WorkerSummary: api.WorkerSummary{ID: id, Hostname: "host-" + string(id), Slots: 1, Status: "active"}, Kinds: labmesh.Kinds(),
-		Full: labmesh.Capabilities{Tools: map[string]string{"pytest": "7", "python3": "3"}},
+		Full: labmesh.Capabilities{Tools: map[string]string{"pytest": "7", "python3": "3", "gdb": "14"}, Sandboxes: []labmesh.Sandbox{labmesh.SandboxNoNetwork}},
 	}, nil
 }
 

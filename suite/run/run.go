@@ -348,7 +348,9 @@ func (r *runner) spec(conf chunkConfig, name string) labmesh.Spec {
 		name = string(runes[:api.NameCharsMax-1]) + "…"
 	}
 	s.Name = name
-	s.Requirements.Tools = slices.Concat(s.Requirements.Tools, r.Framework.tools())
+	tools := slices.Concat(s.Requirements.Tools, r.Framework.tools())
+	slices.Sort(tools)
+	s.Requirements.Tools = slices.Compact(tools)
 	labels := map[string]string{"suite": r.ID}
 	for k, v := range r.Task.Labels {
 		labels[k] = v

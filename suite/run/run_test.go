@@ -3,6 +3,7 @@ package run_test
 import (
 	"context"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -205,4 +206,32 @@ func TestAListThatIsDamagedIsRefused(t *testing.T) {
 			m.wg.Wait()
 		})
 	}
+}
+
+// What was asked of the suite's tasks holds for the collection and for every chunk.
+func TestAllTasksOfASuiteAreAsTheFirstIsAsked(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		m := newFake("w1", "w2")
+		m.collected = lines(40)
+		cfg := config(m)
+		cfg.Task.Secrets = []string{"TOKEN"}
+		cfg.Task.Limits = &labmesh.Limits{CPUs: 1, MemoryGB: 2, Pids: 100, DiskGB: 3}
+		cfg.Task.Env = map[string]string{"A": "b"}
+		cfg.Task.Artifacts = []string{"*.xml"}
+		cfg.Task.Requirements.Tools = []string{"pytest", "gdb"}
+		cfg.Task.Requirements.Sandbox = labmesh.SandboxNoNetwork
+		if _, err := run.Run(t.Context(), cfg); err != nil {
+			t.Fatal(err)
+		}
+		if len(m.specs) < 2 {
+			t.Fatalf("%d tasks, want a collection and chunks", len(m.specs))
+		}
+		for _, s := range m.specs {
+			if !reflect.DeepEqual(s.Secrets, cfg.Task.Secrets) || !reflect.DeepEqual(s.Limits, cfg.Task.Limits) || s.Env["A"] != "b" || !slices.Equal(s.Artifacts, cfg.Task.Artifacts) ||
+				s.Requirements.Sandbox != labmesh.SandboxNoNetwork || !slices.Equal(s.Requirements.Tools, []string{"gdb", "pytest"}) {
+				t.Errorf("%s: secrets %v, limits %+v, env %v, artifacts %v, requirements %+v", s.TaskID, s.Secrets, s.Limits, s.Env, s.Artifacts, s.Requirements)
+			}
+		}
+	})
 }
