@@ -87,6 +87,19 @@ func DecodeManifest(b []byte) (*Manifest, error) {
 // Size is the bytes of all chunks: the stream's length.
 func (m *Manifest) Size() int64 { return m.Bytes + m.Index }
 
+// Part are the chunks that hold a part of the stream.
+func (m *Manifest) Part(offset, size int64) (out []Chunk) {
+	var at int64
+	for _, c := range m.Chunks {
+		end := at + int64(c.Size)
+		if at < offset+size && end > offset {
+			out = append(out, c)
+		}
+		at = end
+	}
+	return out
+}
+
 // Unique are the chunks, each once, in the order in which they first come.
 func (m *Manifest) Unique() []Chunk {
 	seen := make(map[Hash]struct{}, len(m.Chunks))

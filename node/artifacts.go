@@ -158,7 +158,7 @@ func (s *service) Artifacts(ctx context.Context, id labmesh.TaskID, attempt int)
 	if err != nil || o.Tree == "" {
 		return list, err
 	}
-	if err := s.haveOutputs(ctx, id, o.Tree); err != nil {
+	if err := s.haveOutputs(ctx, id, o.Tree, s.n.files.haveList); err != nil {
 		return list, err
 	}
 	files, err := s.n.files.store.List(ctx, o.Tree)
@@ -177,7 +177,10 @@ func (s *service) OpenArtifact(ctx context.Context, id labmesh.TaskID, attempt i
 	if o.Tree == "" {
 		return api.Artifact{}, nil, labmesh.Refuse(labmesh.NotFound, "task %s left no files yet", id)
 	}
-	if err := s.haveOutputs(ctx, id, o.Tree); err != nil {
+	haveFile := func(ctx context.Context, tree string, search time.Duration) error {
+		return s.n.files.haveFile(ctx, tree, path, search)
+	}
+	if err := s.haveOutputs(ctx, id, o.Tree, haveFile); err != nil {
 		return api.Artifact{}, nil, err
 	}
 	r, f, err := s.n.files.store.OpenFile(ctx, o.Tree, path)
@@ -190,11 +193,11 @@ func (s *service) OpenArtifact(ctx context.Context, id labmesh.TaskID, attempt i
 	return artifact(&f), r, nil
 }
 
-// haveOutputs fetches outputs that are not on this node.
-func (s *service) haveOutputs(ctx context.Context, id labmesh.TaskID, tree string) error {
+// haveOutputs fetches what is wanted of outputs that are not on this node.
+func (s *service) haveOutputs(ctx context.Context, id labmesh.TaskID, tree string, have func(context.Context, string, time.Duration) error) error {
 	bounded, cancel := context.WithTimeout(ctx, openFetchTime)
 	defer cancel()
-	err := s.n.files.have(bounded, tree, searchTime)
+	err := have(bounded, tree, searchTime)
 	if err == nil || ctx.Err() != nil {
 		return errors.Join(err, ctx.Err())
 	}

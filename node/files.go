@@ -161,6 +161,36 @@ var errNowhere = labmesh.Refuse(labmesh.NotFound, "no node that can be reached h
 // have sees to it that a tree is here. It gives up when no node is found that
 // has it within the time for the search; what has begun to come may take longer.
 func (f *files) have(ctx context.Context, id string, search time.Duration) error {
+	return f.bring(ctx, id, search, func(ctx context.Context) error { return f.swarm.Fetch(ctx, id) })
+}
+
+// haveList sees to it that a tree can be listed here.
+func (f *files) haveList(ctx context.Context, id string, search time.Duration) error {
+	return f.bring(ctx, id, search, func(ctx context.Context) error {
+		return f.swarm.FetchSome(ctx, id, func(m *content.Manifest) []content.Chunk { return m.Part(m.Bytes, m.Index) })
+	})
+}
+
+// haveFile sees to it that a file of a tree can be read here, if there is one at
+// the path.
+func (f *files) haveFile(ctx context.Context, id, path string, search time.Duration) error {
+	if err := f.haveList(ctx, id, search); err != nil || f.store.Complete(id) {
+		return err
+	}
+	list, err := f.store.List(ctx, id)
+	if err != nil {
+		return err
+	}
+	file, _ := content.Find(list, path)
+	return f.bring(ctx, id, search, func(ctx context.Context) error {
+		return f.swarm.FetchSome(ctx, id, func(m *content.Manifest) []content.Chunk {
+			return slices.Concat(m.Part(m.Bytes, m.Index), m.Part(file.Offset, file.Size))
+		})
+	})
+}
+
+// bring fetches what is wanted of a tree that is not here whole.
+func (f *files) bring(ctx context.Context, id string, search time.Duration, fetch func(context.Context) error) error {
 	h, err := content.ParseID(id)
 	if err != nil {
 		return err
@@ -172,15 +202,15 @@ func (f *files) have(ctx context.Context, id string, search time.Duration) error
 	if len(f.peers()) == 0 {
 		return errNowhere
 	}
-	fetch, giveUp := context.WithCancelCause(ctx)
+	within, giveUp := context.WithCancelCause(ctx)
 	defer giveUp(nil)
 	defer time.AfterFunc(search, func() {
 		if !f.store.Has(h) {
 			giveUp(errNowhere)
 		}
 	}).Stop()
-	err = f.swarm.Fetch(fetch, id)
-	if cause := context.Cause(fetch); err != nil && cause != nil {
+	err = fetch(within)
+	if cause := context.Cause(within); err != nil && cause != nil {
 		return cause
 	}
 	return err

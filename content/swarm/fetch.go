@@ -38,7 +38,7 @@ func (w *Swarm) Fetch(ctx context.Context, id string) error {
 	for !w.store.Complete(id) {
 		fl, ours := w.fly(h)
 		if ours {
-			fl.err = w.fetch(ctx, h)
+			fl.err = w.fetch(ctx, h, nil)
 			fl.broken = ctx.Err() != nil
 			w.land(h, fl)
 		} else {
@@ -55,6 +55,19 @@ func (w *Swarm) Fetch(ctx context.Context, id string) error {
 			return fmt.Errorf("fetch %s: %w", id, fl.err)
 		}
 		return nil
+	}
+	return nil
+}
+
+// FetchSome brings the manifest of a tree here, and those of its chunks that
+// need names: enough to list it, or to read one file. Else it is as [Swarm.Fetch].
+func (w *Swarm) FetchSome(ctx context.Context, id string, need func(*content.Manifest) []content.Chunk) error {
+	h, err := content.ParseID(id)
+	if err != nil {
+		return err
+	}
+	if err := w.fetch(ctx, h, need); err != nil {
+		return fmt.Errorf("fetch some of %s: %w", id, err)
 	}
 	return nil
 }
@@ -86,7 +99,8 @@ func (w *Swarm) land(h content.Hash, fl *flight) {
 	delete(w.flights, h)
 }
 
-func (w *Swarm) fetch(ctx context.Context, h content.Hash) error {
+// fetch brings what is needed of a tree, or all of it where need is nil.
+func (w *Swarm) fetch(ctx context.Context, h content.Hash, need func(*content.Manifest) []content.Chunk) error {
 	select {
 	case w.slots <- struct{}{}:
 		defer func() { <-w.slots }()
@@ -104,8 +118,18 @@ func (w *Swarm) fetch(ctx context.Context, h content.Hash) error {
 	if err := (content.Limits{}).Check(m); err != nil {
 		return err
 	}
-	if _, limit := w.store.Usage(); m.Size() > limit {
-		return labmesh.Refuse(labmesh.TooLarge, "it has %d bytes, and the store of this node holds %d", m.Size(), limit)
+	chunks := m.Chunks
+	if need != nil {
+		chunks = need(m)
+	}
+	var size int64
+	needed := make(map[content.Hash]bool, len(chunks))
+	for _, c := range chunks {
+		size += int64(c.Size)
+		needed[c.Hash] = true
+	}
+	if _, limit := w.store.Usage(); size > limit {
+		return labmesh.Refuse(labmesh.TooLarge, "it has %d bytes, and the store of this node holds %d", size, limit)
 	}
 	release, err := w.store.Pin(h.String())
 	if err != nil {
@@ -120,7 +144,7 @@ func (w *Swarm) fetch(ctx context.Context, h content.Hash) error {
 			t.lost(i) // it was evicted while others fetched it from here
 		}
 	}
-	return w.fetchChunks(ctx, t, first)
+	return w.fetchChunks(ctx, t, needed, first)
 }
 
 // fetchManifest asks several nodes at once, until one has it.
@@ -233,8 +257,8 @@ type fetching struct {
 	failed   chan error    // what no other peer would mend
 }
 
-func (w *Swarm) fetchChunks(ctx context.Context, t *tree, first labmesh.NodeID) error {
-	missing := t.missing()
+func (w *Swarm) fetchChunks(ctx context.Context, t *tree, needed map[content.Hash]bool, first labmesh.NodeID) error {
+	missing := slices.DeleteFunc(t.missing(), func(i int) bool { return !needed[t.chunks[i].Hash] })
 	if len(missing) == 0 {
 		return nil
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -315,6 +316,47 @@ func TestSpreadPastTheSilent(t *testing.T) {
 			}
 		})
 	}
+}
+
+// To list a tree, or to read a part of it, only that is fetched.
+func TestAPartIsFetchedAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newNetwork()
+		src, n := w.add(t, "source", 0), w.add(t, "n", 0)
+		id := src.tree(t, 1, 20*mega)
+		part := func(offset, size int64) {
+			t.Helper()
+			if err := n.swarm.FetchSome(t.Context(), id, func(m *content.Manifest) []content.Chunk { return m.Part(offset, size) }); err != nil {
+				t.Fatal(err)
+			}
+		}
+		m, err := src.store.Manifest(id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		part(m.Bytes, m.Index)
+		if files, err := n.store.List(t.Context(), id); err != nil || len(files) != 1 {
+			t.Fatalf("%v, %v", files, err)
+		}
+		part(3*mega, 10)
+		part(3*mega, 10) // is here
+		r, _, err := n.store.OpenFile(t.Context(), id, "data")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Close()
+		if _, err := r.Seek(3*mega, io.SeekStart); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(r, make([]byte, 10)); err != nil {
+			t.Error(err)
+		}
+		if tr := n.swarm.Traffic(); tr.ReceivedChunks > 3 || n.store.Complete(id) {
+			t.Errorf("%d chunks came: %+v", tr.ReceivedChunks, tr)
+		}
+		fetchAll(t, []*node{n}, id)
+		whole(t, n, id)
+	})
 }
 
 // Two callers that want the same tree wait for one fetch.
