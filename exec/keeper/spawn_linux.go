@@ -71,7 +71,7 @@ func (k *keeper) fork(s *Spawn, attr *syscall.ProcAttr) (pid int, err error) {
 	if !slices.Equal(s.V1Base, k.base) {
 		for _, tasks := range s.V1Base {
 			if err := writeZero(tasks); err != nil {
-				return 0, err
+				return 0, gone(err)
 			}
 		}
 		k.base = nil
@@ -86,7 +86,7 @@ func (k *keeper) fork(s *Spawn, attr *syscall.ProcAttr) (pid int, err error) {
 	for i, tasks := range s.V1Tasks {
 		if err := writeZero(tasks); err != nil {
 			leave(s.V1Back[:min(i, len(s.V1Back))])
-			return 0, err
+			return 0, gone(err)
 		}
 	}
 	defer leave(s.V1Back)
@@ -100,6 +100,15 @@ func (k *keeper) fork(s *Spawn, attr *syscall.ProcAttr) (pid int, err error) {
 		_ = unix.Prlimit(pid, l.Resource, &unix.Rlimit{Cur: l.Soft, Max: l.Max}, nil) // it may be over already
 	}
 	return pid, nil
+}
+
+// gone says of a cgroup that it is not there in a way that is not taken for a
+// program that is not there.
+func gone(err error) error {
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENODEV) {
+		return unix.ESTALE
+	}
+	return err
 }
 
 // leave moves this thread back to where it was.

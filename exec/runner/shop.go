@@ -103,6 +103,9 @@ func (s *shop) run(ctx context.Context, a exec.Attempt, j job) (process.Exit, er
 	}
 	exit, err := s.host.Run(ctx, c)
 	if err != nil {
+		if _, lost := os.Stat(c.Dir); errors.Is(err, unix.ENOENT) && os.IsNotExist(lost) { // which the system tells in the same way
+			return exit, &problem{labmesh.CauseSpawn, fmt.Sprintf("the directory %s, where %s was to run, is not there any more", c.Dir, j.name)}
+		}
 		return exit, startProblem(j.name, path, err)
 	}
 	if p := why(); p != nil {

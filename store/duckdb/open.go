@@ -29,7 +29,7 @@ import (
 
 // Limits on what DuckDB takes. Zero fields of a Config stand for them.
 const (
-	MemoryLimitMB = 96              // of DuckDB's buffers
+	MemoryLimitMB = 80              // of DuckDB's buffers
 	SpillLimitMB  = 1024            // of the files it puts beside the ledger when buffers run out
 	Threads       = 1               // with more, whoever awaits a statement spins while another thread carries it out
 	CheckTimeout  = 2 * time.Minute // for the check of a file before it is opened
