@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/google/uuid"
@@ -76,6 +77,9 @@ func (s *service) Submit(ctx context.Context, by string, specs []labmesh.Spec) (
 // there, so that all come in or none. What completed so long ago that the state
 // has forgotten it is not waited for.
 func (s *service) checkDependencies(ctx context.Context, specs []labmesh.Spec) error {
+	if !slices.ContainsFunc(specs, func(s labmesh.Spec) bool { return len(s.DependsOn) > 0 }) {
+		return nil
+	}
 	fresh := false
 	before := make(map[labmesh.TaskID]bool)
 	for i := range specs {

@@ -11,7 +11,7 @@ import (
 // the work it runs: a busy small node should not collect all the time, and a node
 // with a long queue should not take twice its memory.
 const (
-	garbageMin   = 20 << 20 // bytes that are always allowed
+	garbageMin   = 30 << 20 // bytes that are always allowed
 	garbageShare = 25       // percent of what is needed that is allowed beyond that
 	gcPercentMax = 400
 )
