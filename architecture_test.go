@@ -21,6 +21,7 @@ var doors = map[string][]string{
 	"labmesh/security":        {"labmesh"},
 	"labmesh/stats":           {"labmesh"},
 	"labmesh/suite":           {"labmesh"},
+	"labmesh/bench":           {"labmesh"},
 	"labmesh/suite/run":       {"labmesh", "labmesh/api", "labmesh/suite"},
 	"labmesh/consensus":       {"labmesh", "labmesh/state"},
 	"labmesh/mesh":            {"labmesh"},
@@ -46,7 +47,7 @@ var doors = map[string][]string{
 	"labmesh/store/duckdb":    {"labmesh", "labmesh/store"},
 	"labmesh/store/memory":    {"labmesh", "labmesh/store"},
 	"labmesh/store/storetest": {"labmesh", "labmesh/store"},
-	"labmesh/api":             {"labmesh"},
+	"labmesh/api":             {"labmesh", "labmesh/bench"},
 	"labmesh/client":          {"labmesh", "labmesh/api", "labmesh/content", "labmesh/content/pack"},
 	"labmesh/node":            {"*"},
 	"labmesh/node/httpapi":    {"labmesh", "labmesh/api"},
@@ -58,7 +59,7 @@ var doors = map[string][]string{
 
 // pure rooms decide: facts and time come in as arguments, decisions go out as values.
 // stats is as pure, but for generators of random numbers with fixed seeds.
-var pure = []string{"labmesh", "labmesh/state", "labmesh/scheduler", "labmesh/suite"}
+var pure = []string{"labmesh", "labmesh/state", "labmesh/scheduler", "labmesh/suite", "labmesh/bench"}
 
 // impure are the packages that a pure room may not import. security is pure but
 // for the randomness it is given.

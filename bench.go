@@ -8,8 +8,9 @@ import (
 // BenchRow is what one process run of a benchmark measured at one batch size.
 // What could not be known is nil or "", never 0.
 type BenchRow struct {
-	Run      string    `json:"run_id"` // one launch of the runner
-	Repeat   int       `json:"repeat"` // which of the task's launches, from 1
+	Run      string    `json:"run_id"`        // one launch of the runner
+	Repeat   int       `json:"repeat"`        // which of the task's launches, from 1
+	Arm      string    `json:"arm,omitempty"` // of a comparison on one machine: a or b; rows of one repeat are a pair
 	Started  time.Time `json:"started_at"`
 	Finished time.Time `json:"finished_at"`
 
@@ -37,6 +38,7 @@ type BenchRow struct {
 	Resources  BenchResources  `json:"resources"`             //
 	Env        json.RawMessage `json:"env,omitempty"`         // fingerprint of machine, device and software, an object
 	Flags      []BenchFlag     `json:"flags,omitempty"`       // what makes the row doubtful
+	Doubts     []string        `json:"doubts,omitempty"`      // the same for people, one for each flag, e.g. "load was 2.1 on 2 processors"
 	Comparable bool            `json:"comparable"`            // whether statistics may use it
 }
 
@@ -58,6 +60,8 @@ type BenchWork struct {
 	Threads    int            `json:"threads,omitempty"`
 	Compile    bool           `json:"compile,omitempty"`
 	TF32       bool           `json:"tf32,omitempty"`
+	Attention  string         `json:"attn_impl,omitempty"`
+	Devices    int            `json:"device_count,omitempty"`
 
 	Engine        string `json:"engine"`
 	EngineVersion string `json:"engine_version,omitempty"`

@@ -47,6 +47,57 @@ type Capabilities struct {
 	// Sandboxes are those that this machine can make. Of the others, Absent says
 	// why not, under sandbox:<name>.
 	Sandboxes []Sandbox `json:"sandboxes,omitempty"`
+	// Devices are the accelerators that were found, usable or not, and the processor.
+	Devices []Device `json:"devices,omitempty"`
+	// Engines are those that run benchmarks here.
+	Engines     []Engine     `json:"engines,omitempty"`
+	Calibration *Calibration `json:"calibration,omitempty"`
+}
+
+// DeviceLevel says how far a device has been seen to work.
+type DeviceLevel string
+
+// The levels of a device, each including those before it. Benchmarks run on usable ones.
+const (
+	DevicePresent  DeviceLevel = "present"  // it is on a bus
+	DeviceDriver   DeviceLevel = "driver"   // its driver answers
+	DeviceUsable   DeviceLevel = "usable"   // an engine ran a kernel on it
+	DeviceDeclared DeviceLevel = "declared" // somebody says so in the config of the node
+)
+
+// Device is a processor, a GPU, a slice of one, or another accelerator.
+type Device struct {
+	Class    string      `json:"class"` // cpu, cuda, rocm, mps, openvino, …: a word for hardware
+	Index    int         `json:"index"`
+	UUID     string      `json:"uuid,omitempty"`
+	Name     string      `json:"name,omitempty"`
+	MemoryGB float64     `json:"memory_gb,omitempty"` // GiB of its own, or that it shares
+	Compute  string      `json:"compute_capability,omitempty"`
+	Driver   string      `json:"driver,omitempty"`
+	MIG      bool        `json:"mig,omitempty"` // it is a slice of a GPU
+	Level    DeviceLevel `json:"level"`
+	Reason   string      `json:"reason,omitempty"`  // why it is not usable
+	Engines  []string    `json:"engines,omitempty"` // those that ran a kernel on it
+}
+
+// Engine is software that runs models.
+type Engine struct {
+	Name    string `json:"name"` // torch, onnxruntime or labmesh-go
+	Version string `json:"version,omitempty"`
+	Path    string `json:"path,omitempty"`   // of the interpreter
+	Reason  string `json:"reason,omitempty"` // why it does not work; "" for one that does
+}
+
+// Calibration is how fast a machine is, measured while it had nothing else to do.
+type Calibration struct {
+	At           time.Time `json:"at"`
+	GFLOPS       float64   `json:"gflops,omitempty"`           // fp32 matrix product on all processors
+	GFLOPSOne    float64   `json:"gflops_one,omitempty"`       // the same on one
+	MemoryGBs    float64   `json:"memory_gb_s,omitempty"`      // 10⁹ bytes a second, copied
+	DiskMBs      float64   `json:"disk_mb_s,omitempty"`        // 10⁶ bytes a second, written and synced
+	DeviceGFLOPS float64   `json:"device_gflops,omitempty"`    // of the first usable accelerator
+	Speed        float64   `json:"speed"`                      // of one processor, against 1 for a reference; what the scheduler uses
+	Slower       string    `json:"slower_than_self,omitempty"` // in which way it is slower than it was
 }
 
 // CPU describes the processors of a machine.

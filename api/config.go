@@ -9,20 +9,11 @@ import (
 	"strings"
 
 	"labmesh"
+	"labmesh/bench"
 )
 
-// Limits on a benchmark's config.
-const (
-	BatchSizesMax = 1024 // how many
-	BatchSizeMax  = 1_000_000
-	IterationsMax = 1_000_000
-	ArgsMax       = 10_000
-)
-
-// Precisions lists the number formats that a benchmark may ask for.
-func Precisions() []string {
-	return []string{"fp64", "fp32", "tf32", "fp16", "bf16", "fp8", "int8", "int4", "mixed"}
-}
+// ArgsMax bounds the arguments of a program.
+const ArgsMax = 10_000
 
 // validateConfig refuses a config that does not suit its kind. A runner may know
 // fields beyond these; they are left to it.
@@ -39,33 +30,15 @@ func validateConfig(s *labmesh.Spec) *labmesh.Error {
 }
 
 func validateBenchmark(raw json.RawMessage) *labmesh.Error {
-	var c struct {
-		Model      string `json:"model"`
-		BatchSizes []int  `json:"batch_sizes"`
-		Precision  string `json:"precision"`
-		Iterations *int   `json:"iterations"`
-	}
+	var c bench.Config
 	if e := readConfig(raw, &c); e != nil {
 		return e
 	}
-	switch {
-	case c.Model == "":
+	if c.Model == "" {
 		return missing("config.model")
-	case strings.ContainsRune(c.Model, 0):
-		return refuse("config.model", "it holds a NUL character")
-	case len(c.BatchSizes) > BatchSizesMax:
-		return refuse("config.batch_sizes", "there are %d; at most %d are allowed", len(c.BatchSizes), BatchSizesMax)
-	case c.Precision != "" && !slices.Contains(Precisions(), c.Precision):
-		return refuse("config.precision", "%.40q is not one of %s", c.Precision, strings.Join(Precisions(), ", "))
-	case c.Iterations != nil && (*c.Iterations < 1 || *c.Iterations > IterationsMax):
-		return refuse("config.iterations", "%d is not in 1 to %d", *c.Iterations, IterationsMax)
 	}
-	for i, n := range c.BatchSizes {
-		if n < 1 || n > BatchSizeMax {
-			return refuse(fmt.Sprintf("config.batch_sizes[%d]", i), "%d is not in 1 to %d", n, BatchSizeMax)
-		}
-	}
-	return nil
+	_, e := bench.Parse(raw)
+	return e
 }
 
 func validateTest(raw json.RawMessage) *labmesh.Error {

@@ -9,6 +9,7 @@ import (
 	"github.com/google/uuid"
 
 	"labmesh"
+	"labmesh/bench"
 	"labmesh/node/httpapi"
 	"labmesh/state"
 )
@@ -54,6 +55,7 @@ func (s *service) Submit(ctx context.Context, by string, specs []labmesh.Spec) (
 		if id == "" {
 			id = labmesh.TaskID(newID())
 		}
+		bench.Place(&spec)
 		cmds, at = append(cmds, labmesh.SubmitTask{ID: id, Spec: spec, By: by}), append(at, i)
 	}
 	if len(cmds) == 0 {
