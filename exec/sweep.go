@@ -93,11 +93,11 @@ type kept struct {
 // sweep removes the attempts that are over what is to be kept, and all that have
 // ended when the disk is below its floor. It never touches one that is held.
 func (w *Worker) sweep(ctx context.Context, now time.Time) (removed int, err error) {
-	held := w.heldDirs()
 	all, err := listAttempts(ctx, w.cfg.Dir)
 	if err != nil {
 		return 0, err
 	}
+	held := w.heldDirs() // after the list: an attempt is held before it has a directory, so one that begins meanwhile is not in the list, or is held
 	for _, dir := range surplus(all, w.cfg.Keep, now) {
 		if held[dir] || ctx.Err() != nil {
 			continue
@@ -170,12 +170,24 @@ func listAttempts(ctx context.Context, root string) ([]kept, error) {
 		for _, n := range numbers {
 			dir := filepath.Join(root, t.Name(), n.Name())
 			if info, err := n.Info(); err == nil && info.IsDir() {
-				all = append(all, kept{dir, info.ModTime(), treeBytes(dir)})
+				all = append(all, kept{dir, changed(dir, info.ModTime()), treeBytes(dir)})
 			}
 		}
 	}
 	slices.SortFunc(all, func(a, b kept) int { return b.at.Compare(a.at) })
 	return all, ctx.Err()
+}
+
+// changed is when an attempt last made, renamed or removed something right in its
+// directory, which was changed at, or in one that it began with. What nobody
+// touched still bears the time of long ago that all are made with.
+func changed(dir string, at time.Time) time.Time {
+	for _, name := range []string{workName, tmpName} {
+		if info, err := os.Lstat(filepath.Join(dir, name)); err == nil && info.ModTime().After(at) {
+			at = info.ModTime()
+		}
+	}
+	return at
 }
 
 // treeBytes is roughly what dir takes on disk.
