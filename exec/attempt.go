@@ -76,7 +76,8 @@ func (w *Worker) perform(ctx context.Context, t labmesh.Task, r *run) (o labmesh
 	if !ok {
 		return labmesh.Outcome{Cause: labmesh.CauseConfig, Error: fmt.Sprintf("this worker cannot run %s tasks", t.Spec.Kind)}
 	}
-	a := Attempt{Task: t, Number: t.Attempt, Worker: w.cfg.Worker, Dir: attemptDir(w.cfg.Dir, keyOf(&t)), Output: r.output, Record: w.recorder(keyOf(&t)), programs: new(atomic.Int64)}
+	rec := &recorder{w: w, k: keyOf(&t)}
+	a := Attempt{Task: t, Number: t.Attempt, Worker: w.cfg.Worker, Dir: attemptDir(w.cfg.Dir, keyOf(&t)), Output: r.output, Record: rec.cases, RecordRows: rec.rows, programs: new(atomic.Int64)}
 	if o, failed := w.entrust(&a); failed {
 		if r.resumed {
 			w.cfg.Programs.Drop(keyOf(&t).name()) // what it still prints could not be hidden

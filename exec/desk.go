@@ -34,13 +34,15 @@ type Attempt struct {
 	Output *output.Output // takes what the attempt prints; it never blocks and never refuses
 
 	// Secrets are variables of its environment, by their names. Their values are in no log,
-	// result or test case: what is handed in through Output, Record and the outcome is rid of them.
+	// result, test case or row: what is handed in through Output, Record, RecordRows and the outcome is rid of them.
 	Secrets map[string]string
 
 	// Record hands in test cases that have ended, in order and each once. It
 	// returns at once. An attempt that is taken up again after a restart of the
 	// worker records from the first one on again: what is known is dropped.
 	Record func([]labmesh.TestCase)
+	// RecordRows hands in what a benchmark has measured, in the same way.
+	RecordRows func([]labmesh.BenchRow)
 
 	programs *atomic.Int64    // how many were named by Program
 	hide     *output.Redactor // the values of Secrets

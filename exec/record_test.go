@@ -2,6 +2,7 @@ package exec_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -118,6 +119,53 @@ func TestCasesThatNobodyWantsAreDropped(t *testing.T) {
 		desk.Put(task("b", 0))
 		if o, err := desk.Await(t.Context(), "b"); err != nil || !o.OK || len(desk.Cases("b")) != 1000 || w.Running() != 0 {
 			t.Errorf("%+v, %v: %d cases", o, err, len(desk.Cases("b")))
+		}
+	})
+}
+
+// meter is a runner that records so many rows, each with so large a fingerprint.
+type meter struct{ rows, env int }
+
+func (m meter) Run(_ context.Context, a exec.Attempt) labmesh.Outcome {
+	env := json.RawMessage(`{"a":"` + strings.Repeat("x", m.env) + `"}`)
+	for i := range m.rows {
+		a.RecordRows([]labmesh.BenchRow{{Run: "r", Repeat: i, Env: env}})
+		time.Sleep(time.Millisecond)
+	}
+	return labmesh.Outcome{OK: true}
+}
+
+func TestRowsAreRecordedInOrderBeforeTheEnd(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		desk := &exectest.Desk{}
+		calls := 0
+		desk.Fail = func(cmds []labmesh.Command) error {
+			if calls++; calls%2 == 1 {
+				return errors.New("no leader")
+			}
+			for _, c := range cmds {
+				if r, ok := c.(labmesh.RecordBench); ok && (len(r.Rows) > labmesh.BenchRowsMax || len(r.Rows) > 5) {
+					t.Errorf("%d rows of 12 KiB in one command", len(r.Rows))
+				}
+			}
+			return nil
+		}
+		_, stop := start(t, dir, 1, desk, meter{300, 12 << 10})
+		defer stop()
+		desk.Put(task("a", 0))
+		if o, err := desk.Await(t.Context(), "a"); err != nil || !o.OK {
+			t.Fatalf("%+v, %v", o, err)
+		}
+		got := desk.Rows("a")
+		if len(got) != 300 {
+			t.Fatalf("%d of 300 rows are on record when the task has ended", len(got))
+		}
+		for i, r := range got {
+			if r.Repeat != i {
+				t.Fatalf("row %d is %d", i, r.Repeat)
+			}
 		}
 	})
 }

@@ -154,6 +154,12 @@ func sizeOf(c labmesh.Command) int {
 			size += sizeOfCase(&c.Cases[i])
 		}
 		return size
+	case labmesh.RecordBench:
+		size := 128
+		for i := range c.Rows {
+			size += sizeOfRow(&c.Rows[i])
+		}
+		return size
 	}
 	return 128
 }
@@ -164,6 +170,8 @@ func attemptOf(c labmesh.Command) key {
 	case labmesh.StartTask:
 		return key{c.ID, c.Attempt}
 	case labmesh.RecordTests:
+		return key{c.ID, c.Attempt}
+	case labmesh.RecordBench:
 		return key{c.ID, c.Attempt}
 	case labmesh.FinishTask:
 		return key{c.ID, c.Attempt}

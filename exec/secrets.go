@@ -1,6 +1,7 @@
 package exec
 
 import (
+	"encoding/json"
 	"fmt"
 
 	"labmesh"
@@ -35,6 +36,9 @@ func (w *Worker) entrust(a *Attempt) (o labmesh.Outcome, failed bool) {
 	if record := a.Record; record != nil {
 		a.Record = func(cases []labmesh.TestCase) { record(hideInCases(r, cases)) }
 	}
+	if record := a.RecordRows; record != nil {
+		a.RecordRows = func(rows []labmesh.BenchRow) { record(hideInRows(r, rows)) }
+	}
 	return o, false
 }
 
@@ -44,6 +48,23 @@ func hideInCases(r *output.Redactor, cases []labmesh.TestCase) []labmesh.TestCas
 	for i, c := range cases {
 		c.File, c.Name, c.Params, c.Message = r.String(c.File), r.String(c.Name), r.String(c.Params), r.String(c.Message)
 		out[i] = c
+	}
+	return out
+}
+
+// hideInRows is rows without the values that r hides, in any of their texts. Of a
+// row that would make no sense without, what people read is left out.
+func hideInRows(r *output.Redactor, rows []labmesh.BenchRow) []labmesh.BenchRow {
+	out := make([]labmesh.BenchRow, len(rows))
+	for i, row := range rows {
+		data, err := json.Marshal(row)
+		if err == nil {
+			err = json.Unmarshal(r.JSON(data), &out[i])
+		}
+		if err != nil {
+			row.Reason, row.Doubts, row.Env = "", nil, nil
+			out[i] = row
+		}
 	}
 	return out
 }

@@ -33,6 +33,7 @@ func (blab) Run(_ context.Context, a exec.Attempt) labmesh.Outcome {
 	a.Output.Write(output.Stdout, []byte("ter22\n"))
 	a.Output.Write(output.Stderr, []byte(all))
 	a.Record([]labmesh.TestCase{{Name: "test_it[hunter22]", Params: "hunter22", Message: "got hunter22", Verdict: labmesh.TestFailed}})
+	a.RecordRows([]labmesh.BenchRow{{Run: "r", Repeat: 2, Reason: "hunter22", Work: labmesh.BenchWork{DeviceName: "hunter22"}, Env: json.RawMessage(`{"k":"hunter22"}`)}})
 	result, _ := json.Marshal(map[string]any{"stdout": a.Output.Excerpt(output.Stdout).Text, "secrets": a.Secrets})
 	return labmesh.Outcome{OK: config == "good", Error: "it said " + all, Result: result, Cause: labmesh.CauseExit}
 }
@@ -72,6 +73,9 @@ func TestSecretsReachWhoAsksAndNobodyElse(t *testing.T) {
 		}
 		if c := desk.Cases("one"); len(c) != 1 || c[0].Name != "test_it["+hidden+"]" || c[0].Params != hidden || c[0].Message != "got "+hidden {
 			t.Errorf("its test cases: %+v", c)
+		}
+		if r := desk.Rows("one"); len(r) != 1 || r[0].Reason != hidden || r[0].Work.DeviceName != hidden || string(r[0].Env) != `{"k":"`+hidden+`"}` || r[0].Repeat != 2 {
+			t.Errorf("its rows: %+v", r)
 		}
 		if o := put("panics", "panic", "TOKEN", "OTHER"); !strings.Contains(o.Error, "with "+hidden) {
 			t.Errorf("a runner that panics: %+v", o)

@@ -19,6 +19,7 @@ type Desk struct {
 	tasks   map[labmesh.TaskID]*labmesh.Task
 	ends    map[labmesh.TaskID]labmesh.Outcome
 	cases   map[labmesh.TaskID][]labmesh.TestCase
+	rows    map[labmesh.TaskID][]labmesh.BenchRow
 	changed chan struct{}
 	calls   int
 	late    []labmesh.Command
@@ -113,16 +114,23 @@ func (d *Desk) apply(c labmesh.Command) *labmesh.Error {
 		}
 		t.Phase = labmesh.Running
 	case labmesh.RecordTests:
-		t, have := d.tasks[c.ID], len(d.cases[c.ID])
-		if t == nil || t.Attempt != c.Attempt || c.From > have {
-			return labmesh.Refuse(labmesh.Conflict, "record tests of %s from %d of %d: the mesh has moved on", c.ID, c.From, have)
+		skip, refused := d.record(c.ID, c.Attempt, c.From)
+		if refused != nil {
+			return refused
 		}
 		if d.cases == nil {
 			d.cases = make(map[labmesh.TaskID][]labmesh.TestCase)
 		}
-		if skip := have - c.From; skip < len(c.Cases) {
-			d.cases[c.ID] = append(d.cases[c.ID], c.Cases[skip:]...)
+		d.cases[c.ID] = append(d.cases[c.ID], c.Cases[min(skip, len(c.Cases)):]...)
+	case labmesh.RecordBench:
+		skip, refused := d.record(c.ID, c.Attempt, c.From)
+		if refused != nil {
+			return refused
 		}
+		if d.rows == nil {
+			d.rows = make(map[labmesh.TaskID][]labmesh.BenchRow)
+		}
+		d.rows[c.ID] = append(d.rows[c.ID], c.Rows[min(skip, len(c.Rows)):]...)
 	case labmesh.FinishTask:
 		t := d.tasks[c.ID]
 		if t == nil || t.Attempt != c.Attempt {
@@ -132,6 +140,15 @@ func (d *Desk) apply(c labmesh.Command) *labmesh.Error {
 		d.remove(c.ID)
 	}
 	return nil
+}
+
+// record says how many of the cases and rows of an attempt, from the given one on, are on record.
+func (d *Desk) record(id labmesh.TaskID, attempt, from int) (skip int, _ *labmesh.Error) {
+	have := len(d.cases[id]) + len(d.rows[id])
+	if t := d.tasks[id]; t == nil || t.Attempt != attempt || from > have {
+		return 0, labmesh.Refuse(labmesh.Conflict, "record of %s from %d of %d: the mesh has moved on", id, from, have)
+	}
+	return have - from, nil
 }
 
 func (d *Desk) remove(id labmesh.TaskID) {
@@ -179,6 +196,13 @@ func (d *Desk) Cases(id labmesh.TaskID) []labmesh.TestCase {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return append([]labmesh.TestCase(nil), d.cases[id]...)
+}
+
+// Rows is the rows of benchmarks on record for a task.
+func (d *Desk) Rows(id labmesh.TaskID) []labmesh.BenchRow {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return append([]labmesh.BenchRow(nil), d.rows[id]...)
 }
 
 // Calls is how often Report was answered.

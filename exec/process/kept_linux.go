@@ -206,7 +206,7 @@ func (p *program) startKept(c *Command) (err error) {
 	}
 	s := keeper.Spawn{
 		Attempt: c.Attempt, Ordinal: c.Ordinal, Sum: c.sum(), Path: c.Path, Args: c.Args, Dir: c.Dir,
-		Env: append(c.Env[:len(c.Env):len(c.Env)], TokenVar+"="+p.token), Nice: p.h.cfg.Nice, Umask: -1, Rlimits: c.Rlimits,
+		Env: append(c.Env[:len(c.Env):len(c.Env)], TokenVar+"="+p.token), Nice: p.h.nice(c), Umask: -1, Rlimits: c.Rlimits,
 	}
 	if c.Umask != nil {
 		s.Umask = *c.Umask
@@ -275,7 +275,7 @@ func (p *program) resume(c *Command, old keeper.Program) error {
 
 // finishKept reads what the program prints until it has ended.
 func (p *program) finishKept(ctx context.Context, c *Command) (Exit, error) {
-	readers := p.listen(c.Output)
+	readers := p.listen(c)
 	stopped := make(chan struct{})
 	unwatch := context.AfterFunc(ctx, func() {
 		defer close(stopped)

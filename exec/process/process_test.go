@@ -2,6 +2,7 @@ package process_test
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -375,4 +376,40 @@ func running(pid int) bool {
 	}
 	rest := strings.TrimSpace(string(data[strings.LastIndexByte(string(data), ')')+1:]))
 	return rest != "" && rest[0] != 'Z' && rest[0] != 'X'
+}
+
+func TestStdoutIsTakenAndWhatIsMeasuredIsNotNiced(t *testing.T) {
+	t.Parallel()
+	for _, cfg := range []process.Config{{Nice: 3}, {Nice: 3, Keeper: keep(), Window: time.Minute}} {
+		t.Run(fmt.Sprintf("keeper %v", len(cfg.Keeper) > 0), func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			cfg.Dir = filepath.Join(dir, "running")
+			h, err := process.Open(t.Context(), cfg)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = h.Close() }()
+			own, err := osexec.Command("nice").Output()
+			if err != nil {
+				t.Fatal(err)
+			}
+			o := output.New(dir)
+			defer o.Close()
+			for _, brisk := range []bool{true, false} {
+				var stdout bytes.Buffer
+				script := "sleep 0.1; nice; seq 100000; echo aside >&2" // its group is niced as soon as it runs
+				exit, err := h.Run(t.Context(), process.Command{Path: "/bin/sh", Args: []string{"sh", "-c", script}, Dir: dir, Env: os.Environ(), Output: o, Stdout: &stdout, Brisk: brisk})
+				if err != nil || exit.Code != 0 {
+					t.Fatalf("%+v, %v", exit, err)
+				}
+				if first, rest, _ := strings.Cut(stdout.String(), "\n"); brisk != (first == strings.TrimSpace(string(own))) || !strings.HasSuffix(rest, "\n100000\n") {
+					t.Errorf("brisk %v: niceness %s of %s, %d bytes", brisk, first, own, len(rest))
+				}
+			}
+			if o.Size(output.Stdout) != 0 || o.Size(output.Stderr) != int64(2*len("aside\n")) {
+				t.Errorf("the output has %d and %d bytes", o.Size(output.Stdout), o.Size(output.Stderr))
+			}
+		})
+	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -25,12 +26,15 @@ type Command struct {
 	Env    []string       // its whole environment, save for TokenVar
 	Stdin  string         // a file to read from; "" means nothing to read
 	Output *output.Output // takes what it prints
+	Stdout io.Writer      // takes what it prints on stdout in place of Output, from one goroutine; nil leaves that to Output. A Write that waits has the program wait
 	Grace  time.Duration  // between SIGTERM and SIGKILL; 0 means the host's
 	Limits cgroup.Limits  // those that the host cannot hold it to are named in [Exit].NotHeld
+	Brisk  bool           // leaves it the priority of the node, whatever the host's Nice: for what is measured
 
 	// Attempt and Ordinal name the program for the host's next life: a Run with
 	// the same two takes it up, running or ended, in place of starting it again.
-	// Without an Attempt the program ends with this life.
+	// Without an Attempt the program ends with this life, as one with a Stdout should:
+	// of what that has taken nobody knows.
 	Attempt string
 	Ordinal int
 	// Label tells the program from another, which another version of the runner
@@ -161,21 +165,29 @@ func (p *program) start(c Command) (readers *sync.WaitGroup, err error) {
 	if p.leaf == nil { // a cgroup finds its processes without
 		p.record.started(p.head(), p.proc.Pid)
 	}
-	if p.h.cfg.Nice != 0 {
-		_ = unix.Setpriority(unix.PRIO_PGRP, p.proc.Pid, p.h.cfg.Nice) // as good as can be had
+	if nice := p.h.nice(&c); nice != 0 {
+		_ = unix.Setpriority(unix.PRIO_PGRP, p.proc.Pid, nice) // as good as can be had
 	}
-	return p.listen(c.Output), nil
+	return p.listen(&c), nil
 }
 
 // listen begins to read what the program prints.
-func (p *program) listen(to *output.Output) *sync.WaitGroup {
+func (p *program) listen(c *Command) *sync.WaitGroup {
 	p.left.Store(int32(len(p.pipes)))
 	p.eof = make(chan struct{})
 	readers := new(sync.WaitGroup)
 	for i, s := range []output.Stream{output.Stdout, output.Stderr} {
-		readers.Go(func() { p.read(p.pipes[i], to, s) })
+		readers.Go(func() { p.read(p.pipes[i], c, s) })
 	}
 	return readers
+}
+
+// nice is what is added to the priority number of c.
+func (h *Host) nice(c *Command) int {
+	if c.Brisk {
+		return 0
+	}
+	return h.cfg.Nice
 }
 
 func (p *program) closePipes() {
@@ -241,21 +253,27 @@ func (p *program) spawn(c Command, files []*os.File) (proc *os.Process, err erro
 	return proc, err
 }
 
-func (p *program) read(from *os.File, to *output.Output, s output.Stream) {
+func (p *program) read(from *os.File, c *Command, s output.Stream) {
 	defer func() {
 		if p.left.Add(-1) == 0 {
 			close(p.eof)
 		}
 	}()
-	if from == nil || p.readSafely(from, to, s) {
+	to := io.Writer(c.Output.Writer(s))
+	switch {
+	case from == nil:
+		return
+	case c.Stdout != nil && s == output.Stdout:
+		to = c.Stdout
+	case p.readSafely(from, c.Output, s):
 		return
 	}
 	buf := p.h.buffers.Get().(*[]byte)
 	defer p.h.buffers.Put(buf)
 	for {
 		n, err := from.Read(*buf)
-		to.Write(s, (*buf)[:n])
-		if err != nil { // the end, or drain's deadline
+		_, _ = to.Write((*buf)[:n]) // it has its own way to say that it wants no more
+		if err != nil {             // the end, or drain's deadline
 			return
 		}
 	}
