@@ -16,13 +16,13 @@ import (
 
 // Rows travel between ledgers as a stream:
 //
-//	"labmesh-rows-2\n", after, next   which rows these are
+//	"labmesh-rows-3\n", after, next   which rows these are
 //	table, values …                    for every row; table counts from 1
 //	0, number of rows, CRC-32C         the end, and proof of it
 //
 // Numbers are varints. A value is a tag and, unless it is NULL, its bytes.
 const (
-	rowsMagic     = "labmesh-rows-2\n"
+	rowsMagic     = "labmesh-rows-3\n"
 	ValueBytesMax = 16 << 20 // of one value in the stream; an entry of the log is no larger
 )
 

@@ -27,6 +27,7 @@ func stream(t testing.TB) ([]byte, []store.Row) {
 	var rows []store.Row
 	events := append(m.FinishBatch(4), m.Worker("w1", "worker_joined", "active")...)
 	events = append(events, m.Tests(storetest.Cases(5)...)...)
+	events = append(events, m.Bench(storetest.BenchRows(4)...)...)
 	for i := range events {
 		err := store.RowsOf(&events[i], func(table *store.Table, row store.Row) error {
 			rows = append(rows, row)
@@ -95,7 +96,7 @@ func FuzzDecoder(f *testing.F) {
 	data, _ := stream(f)
 	f.Add(data)
 	f.Add(data[:len(data)/2])
-	f.Add([]byte("labmesh-rows-2\n\x00\x09\x01\x01\xff\xff\xff\xff\x7f"))
+	f.Add([]byte("labmesh-rows-3\n\x00\x09\x01\x01\xff\xff\xff\xff\x7f"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		rows, err := readAll(data)
 		if err != nil {

@@ -24,6 +24,14 @@ func (r *reader) next() driver.Value {
 	return r.row[r.at-1]
 }
 
+// peek is the value that next will return.
+func (r *reader) peek() driver.Value {
+	if r.at >= len(r.row) {
+		return nil
+	}
+	return r.row[r.at]
+}
+
 func (r *reader) fail(want string, got driver.Value) {
 	if r.err == nil {
 		r.err = fmt.Errorf("column %d holds %T, not %s", r.at, got, want)
@@ -65,6 +73,33 @@ func (r *reader) float() float64 {
 		r.fail("a number", v)
 	}
 	return 0
+}
+
+// knownFloat is a number, or nil for NULL.
+func (r *reader) knownFloat() *float64 {
+	if r.peek() == nil {
+		r.next()
+		return nil
+	}
+	return new(r.float())
+}
+
+// knownInteger is a whole number, or nil for NULL.
+func (r *reader) knownInteger() *int64 {
+	if r.peek() == nil {
+		r.next()
+		return nil
+	}
+	return new(r.integer())
+}
+
+// knownTruth is true or false, or nil for NULL.
+func (r *reader) knownTruth() *bool {
+	if r.peek() == nil {
+		r.next()
+		return nil
+	}
+	return new(r.truth())
 }
 
 func (r *reader) truth() bool {

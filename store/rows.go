@@ -51,6 +51,16 @@ func RowsOf(e *labmesh.Event, yield func(*Table, Row) error) error {
 				return err
 			}
 		}
+	case e.Type == labmesh.BenchRecorded && e.Bench != nil:
+		for i := range e.Bench.Rows {
+			row, err := benchRow(e, i)
+			if err != nil {
+				return err
+			}
+			if err := yield(&BenchTable, row); err != nil {
+				return err
+			}
+		}
 	}
 	return yield(&EventsTable, eventRow(e))
 }
@@ -259,6 +269,9 @@ func eventRow(e *labmesh.Event) Row {
 	if t := e.Tests; t != nil {
 		row[4], row[5], row[6] = text(t.Task), nonZero(t.Attempt), text(t.Worker)
 	}
+	if b := e.Bench; b != nil {
+		row[4], row[5], row[6] = text(b.Task), nonZero(b.Attempt), text(b.Worker)
+	}
 	if a := e.Attempt; a != nil {
 		row[4], row[5], row[6] = text(a.Task), nonZero(a.Number), text(a.Worker)
 	}
@@ -290,7 +303,7 @@ func text[S ~string](s S) driver.Value {
 	return strings.ToValidUTF8(string(s), "\uFFFD")
 }
 
-func nonZero(n int) driver.Value {
+func nonZero[N int | int64](n N) driver.Value {
 	if n == 0 {
 		return nil
 	}

@@ -4,8 +4,8 @@ package store
 // refused. One with an older one is brought up to date when it is opened: it
 // gets the tables and the columns that it lacks, so a column is added at the end
 // of its table and none is ever changed. Format 2 added test_results and the
-// columns artifacts.
-const Format = 2
+// columns artifacts, format 3 benchmark_results.
+const Format = 3
 
 // Type is what a column holds.
 type Type int
@@ -122,7 +122,40 @@ var TestsTable = Table{Name: "test_results", Columns: []Column{
 	{"n", Integer},     // of the event that told of it
 }}
 
+// BenchTable holds what benchmarks measured: a row for each run of the runner and
+// each batch size. Times are in milliseconds; those without a prefix are what the
+// host saw, those with device_ what the device's own clock says.
+var BenchTable = Table{Name: "benchmark_results", Columns: []Column{
+	{LogIndex, BigInt}, {"id", BigInt}, {"task_id", Text}, {"attempt", Integer}, {"worker_id", Text},
+	{"run_id", Text}, {"repeat", Integer}, {"arm", Text}, {"started_at", Timestamp}, {"finished_at", Timestamp},
+	{"series_key", Text}, {"compare_key", Text}, {"labels", JSON}, // of the task
+
+	{"model", Text}, {"model_source", Text}, {"weights", Text}, {"seed", BigInt}, {"params", BigInt},
+	{"flops_per_item", Double}, {"input_shape", JSON}, {"batch", Integer},
+	{"precision_requested", Text}, {"precision_effective", Text}, {"precision_cast", Text},
+	{"iterations_requested", Integer}, {"warmup_iterations", Integer}, {"threads", Integer},
+	{"compile", Boolean}, {"tf32", Boolean}, {"attn_impl", Text}, {"device_count", Integer},
+	{"engine", Text}, {"engine_version", Text}, {"engine_why", Text}, {"kernel", Text},
+	{"device_class", Text}, {"device_name", Text}, {"device_uuid", Text}, {"driver_major", Text}, {"protocol", Integer},
+
+	{"status", Text}, {"reason", Text}, {"iterations", Integer},
+	{"p50_ms", Double}, {"p90_ms", Double}, {"p95_ms", Double}, {"p99_ms", Double},
+	{"min_ms", Double}, {"max_ms", Double}, {"mean_ms", Double}, {"sd_ms", Double}, {"mad_ms", Double},
+	{"cv", Double}, {"ci_low_ms", Double}, {"ci_high_ms", Double}, // of the median, 95 %
+	{"device_p50_ms", Double}, {"device_p90_ms", Double}, {"device_p95_ms", Double}, {"device_p99_ms", Double},
+	{"device_min_ms", Double}, {"device_max_ms", Double}, {"device_mean_ms", Double}, {"device_sd_ms", Double}, {"device_mad_ms", Double},
+	{"device_cv", Double}, {"device_ci_low_ms", Double}, {"device_ci_high_ms", Double},
+	{"first_ms", Double}, {"load_s", Double}, {"throughput", Double}, {"gflops", Double}, {"samples_ref", Text},
+	{"stability", Text}, {"window_spread_pct", Double}, {"lag1_autocorr", Double}, {"drift_pct", Double},
+	{"finite", Boolean}, {"checksum", Text},
+	{"cpu_ms_per_iter", Double}, {"cpu_util", Double}, {"host_peak_bytes", BigInt}, {"device_peak_bytes", BigInt},
+	{"device_reserved_bytes", BigInt}, {"device_total_bytes", BigInt}, {"energy_j", Double}, {"energy_source", Text}, {"power_avg_w", Double},
+	{"env", JSON}, {"flags", JSON}, {"doubts", JSON}, {"comparable", Boolean},
+	{"place", Integer}, // among the rows of its attempt, from 0
+	{"n", Integer},     // of the event that told of it
+}}
+
 // Tables are the tables that the log fills, in the order in which rows are exported.
 func Tables() []*Table {
-	return []*Table{&TasksTable, &AttemptsTable, &WorkersTable, &EventsTable, &TestsTable}
+	return []*Table{&TasksTable, &AttemptsTable, &WorkersTable, &EventsTable, &TestsTable, &BenchTable}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"iter"
+	"math"
 	"time"
 
 	"labmesh"
@@ -46,6 +47,9 @@ type Reader interface {
 	// Tests lists the test cases that the log entries in (after, upto] recorded,
 	// those of each event together, in the order of the log.
 	Tests(ctx context.Context, after, upto uint64) ([]RecordedTests, error)
+	// Bench lists the rows of benchmarks that log entries recorded, those of each
+	// event together, in the order of the log.
+	Bench(ctx context.Context, f BenchFilter) ([]RecordedBench, error)
 }
 
 // Console is the door for people's own SQL. It reads and never writes.
@@ -127,6 +131,27 @@ type Event struct {
 type RecordedTests struct {
 	Position
 	labmesh.Tests
+}
+
+// RecordedBench are the rows of a benchmark of one event.
+type RecordedBench struct {
+	Position
+	labmesh.Bench
+}
+
+// BenchFilter chooses rows of benchmarks. Zero fields choose all.
+type BenchFilter struct {
+	Task        labmesh.TaskID
+	After, Upto uint64 // only those of log entries in (After, Upto]; 0 for Upto is no bound
+	Limit       int    // at most TasksMax rows, which 0 stands for
+}
+
+// Bound is the last log index that f chooses, and how many rows at the most.
+func (f BenchFilter) Bound() (upto uint64, rows int) {
+	if upto = f.Upto; upto == 0 {
+		upto = math.MaxInt64
+	}
+	return upto, Rows(f.Limit)
 }
 
 // Limits on a query. Zero fields of a Query stand for the defaults.

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"labmesh"
 	"labmesh/store"
 )
 
@@ -18,6 +19,10 @@ func TestExamplesOfTheDocumentsRun(t *testing.T) {
 		{"w2", map[string]string{"broken": "c"}},
 		{"w2", map[string]string{"retried": "fp", "broken": "f"}},
 	})
+	benchmarked(t, db,
+		[]measured{{"w1", 1, 10, ""}, {"w1", 1, 12, ""}, {"w1", 8, 90, labmesh.FlagContended}, {"w1", 16, 0, ""}},
+		[]measured{{"arm1", 1, 40, ""}, {"arm1", 8, 300, ""}},
+		[]measured{{"w1", 1, 22, ""}, {"w1", 1, 20, ""}, {"w1", 8, 160, ""}})
 	doc, err := os.ReadFile("../../docs/sql.md")
 	if err != nil {
 		t.Fatal(err)

@@ -96,11 +96,12 @@ func exportRange(ctx context.Context, tx *sql.Tx, after, upto uint64, limit int)
 		return upto, err
 	}
 	// A row of another table comes with an event of its own, so the events say
-	// enough; but one event tells of many test cases.
+	// enough; but one event tells of many test cases or rows of a benchmark.
 	const between = " WHERE log_index > $1 AND log_index <= $2"
 	var cut sql.NullInt64
 	err = tx.QueryRowContext(ctx, `SELECT log_index FROM (SELECT log_index FROM ledger.main.events`+between+`
-		UNION ALL SELECT log_index FROM ledger.main.test_results`+between+`)
+		UNION ALL SELECT log_index FROM ledger.main.test_results`+between+`
+		UNION ALL SELECT log_index FROM ledger.main.benchmark_results`+between+`)
 		ORDER BY log_index LIMIT 1 OFFSET $3`, int64(after), int64(upto), max(limit/2-1, 0)).Scan(&cut)
 	if errors.Is(err, sql.ErrNoRows) {
 		return upto, nil

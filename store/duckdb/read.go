@@ -212,3 +212,27 @@ func (db *DB) Tests(ctx context.Context, after, upto uint64) ([]store.RecordedTe
 	}
 	return found, nil
 }
+
+// Bench lists rows of benchmarks.
+func (db *DB) Bench(ctx context.Context, f store.BenchFilter) ([]store.RecordedBench, error) {
+	sdb, release, err := db.use()
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	upto, limit := f.Bound()
+	where, args := "log_index > ? AND log_index <= ?", []any{int64(f.After), int64(upto)}
+	if f.Task != "" {
+		where, args = where+" AND task_id = ?", append(args, string(f.Task))
+	}
+	var found []store.RecordedBench
+	err = each(ctx, sdb, &store.BenchTable, fmt.Sprintf("%s ORDER BY id LIMIT %d", where, limit), args, func(row store.Row) error {
+		b, err := store.BenchOf(row)
+		found = store.AddBench(found, b)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list rows of benchmarks: %w", err)
+	}
+	return found, nil
+}

@@ -48,7 +48,9 @@ func wilson(k, n string) string {
 }
 
 // reports are the views, in the order of their names.
-func reports() []reportView {
+func reports() []reportView { return slices.Concat(benchReports(), testReports()) }
+
+func testReports() []reportView {
 	return []reportView{
 		{"failing_tests", `WITH ` + runsSQL() + `,
 	since AS (

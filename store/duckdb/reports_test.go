@@ -154,6 +154,7 @@ func TestWilsonIsTheLowerBound(t *testing.T) {
 func TestReportsAreInTheFile(t *testing.T) {
 	t.Parallel()
 	db := recorded(t, []suite{{"w1", map[string]string{"retried": "fp"}}})
+	benchmarked(t, db, []measured{{"w1", 1, 10, ""}})
 	if err := db.Close(); err != nil {
 		t.Fatal(err)
 	}

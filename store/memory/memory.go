@@ -37,6 +37,7 @@ const (
 	workers
 	events
 	tests
+	benches
 )
 
 // New is an empty ledger.
@@ -287,6 +288,35 @@ func (db *DB) Tests(ctx context.Context, after, upto uint64) ([]store.RecordedTe
 	var found []store.RecordedTests
 	for _, t := range rows {
 		found = store.AddTest(found, t)
+	}
+	return found, nil
+}
+
+// Bench lists rows of benchmarks.
+func (db *DB) Bench(ctx context.Context, f store.BenchFilter) ([]store.RecordedBench, error) {
+	unlock, err := db.lock(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	upto, limit := f.Bound()
+	var rows []store.RecordedBench
+	for _, row := range db.tables[benches] {
+		if index := indexOf(benches, row); index <= f.After || index > upto {
+			continue
+		}
+		b, err := store.BenchOf(row)
+		if err != nil {
+			return nil, fmt.Errorf("list rows of benchmarks: %w", err)
+		}
+		if f.Task == "" || f.Task == b.Task {
+			rows = append(rows, b)
+		}
+	}
+	slices.SortFunc(rows, func(a, b store.RecordedBench) int { return cmp.Compare(a.ID, b.ID) })
+	var found []store.RecordedBench
+	for _, b := range rows[:min(len(rows), limit)] {
+		found = store.AddBench(found, b)
 	}
 	return found, nil
 }

@@ -17,7 +17,7 @@ func history(t *testing.T, b store.Backend, m *Mesh, n int) {
 		_, events := m.Finish()
 		appendAll(t, b, events)
 	}
-	appendAll(t, b, m.Tests(Cases(n)...))
+	appendAll(t, b, m.Tests(Cases(n)...), m.Bench(BenchRows(n)...))
 	appendAll(t, b, m.Worker("w1", labmesh.WorkerGone, labmesh.WorkerOffline))
 }
 
@@ -55,6 +55,11 @@ func equal(t *testing.T, a, b store.Backend) {
 	testsB, err := b.Tests(t.Context(), 0, math.MaxInt64)
 	must(t, err)
 	same(t, testsB, testsA)
+	benchA, err := a.Bench(t.Context(), store.BenchFilter{})
+	must(t, err)
+	benchB, err := b.Bench(t.Context(), store.BenchFilter{})
+	must(t, err)
+	same(t, benchB, benchA)
 	if x, y := applied(t, a), applied(t, b); x != y {
 		t.Errorf("applied %d and %d", x, y)
 	}

@@ -69,6 +69,63 @@ func (m *Mesh) Tests(cases ...labmesh.TestCase) []labmesh.Event {
 		labmesh.Event{Type: labmesh.TestsRecorded, Task: &task, Tests: &second})
 }
 
+// Bench is an entry in which a benchmark under way records rows, in two commands.
+func (m *Mesh) Bench(rows ...labmesh.BenchRow) []labmesh.Event {
+	m.Index++
+	half := len(rows) / 2
+	b := labmesh.Bench{Task: labmesh.TaskID(fmt.Sprintf("01B%020d", m.Index)), Attempt: 1, Worker: "w1", From: 3, ID: int64(m.Index) << 20}
+	first, second := b, b
+	first.Rows = rows[:half]
+	second.Rows, second.From, second.ID = rows[half:], b.From+half, b.ID+int64(half)
+	task := labmesh.Task{ID: b.Task, Attempt: b.Attempt, Worker: b.Worker, Phase: labmesh.Running, Created: m.now(),
+		Spec: labmesh.Spec{Kind: labmesh.Benchmark, Labels: map[string]string{"git_sha": "abc", "branch": "größe"}}}
+	return m.events(
+		labmesh.Event{Type: labmesh.BenchRecorded, Task: &task, Bench: &first},
+		labmesh.Event{Type: labmesh.BenchRecorded, Task: &task, Bench: &second})
+}
+
+// BenchRows are n rows of a benchmark: full ones, some that lack all that may be
+// unknown, and some that failed.
+func BenchRows(n int) []labmesh.BenchRow {
+	rows := make([]labmesh.BenchRow, n)
+	for i := range rows {
+		at := Epoch.Add(time.Duration(i) * time.Minute)
+		r := labmesh.BenchRow{
+			Run: fmt.Sprint("run-", i/2), Repeat: 1 + i/2, Started: at, Finished: at.Add(30 * time.Second), Series: fmt.Sprint("series-", i%2), Compare: "compare",
+			Work: labmesh.BenchWork{Model: "bert-base-uncased", Batch: 1 + i%2, Requested: "fp32", Iterations: 100, Engine: "labmesh-go", DeviceClass: "cpu", Protocol: 1},
+		}
+		switch i % 3 {
+		case 0:
+			fillRow(&r, float64(i))
+		case 1:
+			r.Status, r.N, r.Comparable = labmesh.BenchOK, 1, true
+			r.Wall = &labmesh.BenchTiming{P50: 2, Min: 2, Max: 2, Mean: 2}
+		default:
+			r.Status, r.Reason = labmesh.BenchOOM, "out of memory\nat batch 2"
+		}
+		rows[i] = r
+	}
+	return rows
+}
+
+// fillRow sets everything that may be unknown.
+func fillRow(r *labmesh.BenchRow, x float64) {
+	f, i := new(x/3+1), new(int64(1)<<40)
+	r.Arm, r.Status, r.N, r.Comparable = "a", labmesh.BenchTruncated, 100, false
+	r.Reason = "60 s were over"
+	r.Work = labmesh.BenchWork{Model: "gpt2", Source: "hf", Weights: "pretrained", Seed: -7, Params: 124_439_808, FLOPs: 1e15 / 3, Shape: map[string]int{"sequence_length": 128}, Batch: r.Work.Batch,
+		Requested: "fp16", Effective: "fp32", Cast: "autocast", Iterations: 100, Warmup: 10, Threads: 2, Compile: true, TF32: true, Attention: "sdpa", Devices: 1,
+		Engine: "torch", EngineVersion: "2.1.0", EngineWhy: "the first that works", Kernel: "avx2", DeviceClass: "cuda", DeviceName: "a GPU", DeviceUUID: "GPU-1", DriverMajor: "550", Protocol: 1}
+	r.Wall = &labmesh.BenchTiming{P50: x + 1.0/3, P90: f, P95: f, P99: f, Min: 0.5, Max: 9, Mean: 1.1, SD: f, MAD: 0.1, CV: f, CI95: &[2]float64{0.9, 1.1}}
+	r.Device = &labmesh.BenchTiming{P50: 0.25, P90: f, Min: 0.125, Max: 3, Mean: 1}
+	r.FirstMS, r.LoadS, r.Throughput, r.GFLOPS, r.Samples = f, new(0.0), f, f, ".labmesh/samples.json.gz"
+	r.Stability = &labmesh.BenchStable{Verdict: "unstable", WindowSpread: f, Autocorr: new(-0.5), Drift: f}
+	r.Finite, r.Checksum = new(false), "c0ffee"
+	r.Resources = labmesh.BenchResources{CPUMS: f, CPUUtil: f, HostPeak: i, DevicePeak: i, DeviceReserved: i, DeviceTotal: i, EnergyJ: f, EnergySource: "nvml", PowerW: f}
+	r.Env = json.RawMessage(`{"os":"linux","gpu":{"clocks":[1,2]},"name":"größe"}`)
+	r.Flags, r.Doubts = []labmesh.BenchFlag{labmesh.FlagTruncated, labmesh.FlagNoisy}, []string{"60 s were over", "load was 2.1 on 2 processors"}
+}
+
 // Cases are n test cases, with every field set in turn.
 func Cases(n int) []labmesh.TestCase {
 	verdicts := []labmesh.TestVerdict{

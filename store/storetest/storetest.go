@@ -25,6 +25,7 @@ func Run(t *testing.T, open func(t *testing.T) store.Backend) {
 		"Events are listed after a position":     eventsAreListed,
 		"An idempotency key finds its task":      keyFindsTask,
 		"Test cases come back as they were":      testsComeBack,
+		"Rows of benchmarks come back":           benchComesBack,
 		"Closing is safe twice":                  closeTwice,
 		"After Close everything is an error":     closedRefuses,
 	} {
@@ -247,6 +248,35 @@ func testsComeBack(t *testing.T, b store.Backend) {
 	}
 	if tasks, err := b.Tasks(t.Context(), store.Filter{}); err != nil || len(tasks) != 1 {
 		t.Errorf("%d tasks, %v", len(tasks), err)
+	}
+}
+
+func benchComesBack(t *testing.T, b store.Backend) {
+	var m Mesh
+	_, other := m.Finish()
+	first, second := m.Bench(BenchRows(20)...), m.Bench(BenchRows(5)...)
+	appendAll(t, b, other, first, first, second)
+	for _, c := range []struct {
+		filter store.BenchFilter
+		want   []labmesh.Event
+	}{
+		{store.BenchFilter{}, append(slices.Clone(first), second...)}, {store.BenchFilter{After: 1, Upto: 2}, first}, {store.BenchFilter{After: 2}, second},
+		{store.BenchFilter{Task: first[0].Bench.Task}, first}, {store.BenchFilter{Task: first[0].Bench.Task, Limit: 10}, first[:1]},
+		{store.BenchFilter{After: 3}, nil}, {store.BenchFilter{Task: "other"}, nil}, {store.BenchFilter{Task: first[0].Bench.Task, After: 2}, nil},
+	} {
+		got, err := b.Bench(t.Context(), c.filter)
+		must(t, err)
+		if len(got) != len(c.want) {
+			t.Fatalf("%+v: %d, want %d", c.filter, len(got), len(c.want))
+		}
+		for i, e := range c.want {
+			same(t, got[i], store.RecordedBench{Position: store.Position{Index: e.Index, N: e.N}, Bench: *e.Bench})
+		}
+	}
+	events, err := b.Events(t.Context(), store.Position{Index: 1, N: 1}, 1)
+	must(t, err)
+	if len(events) != 1 || events[0].Task != first[0].Bench.Task || events[0].Worker != "w1" || events[0].Attempt != 1 {
+		t.Errorf("events: %+v", events)
 	}
 }
 
