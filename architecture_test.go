@@ -22,6 +22,7 @@ var doors = map[string][]string{
 	"labmesh/stats":           {"labmesh"},
 	"labmesh/suite":           {"labmesh"},
 	"labmesh/bench":           {"labmesh"},
+	"labmesh/bench/report":    {"labmesh", "labmesh/bench", "labmesh/stats"},
 	"labmesh/suite/run":       {"labmesh", "labmesh/api", "labmesh/suite"},
 	"labmesh/consensus":       {"labmesh", "labmesh/state"},
 	"labmesh/mesh":            {"labmesh"},
@@ -59,7 +60,7 @@ var doors = map[string][]string{
 
 // pure rooms decide: facts and time come in as arguments, decisions go out as values.
 // stats is as pure, but for generators of random numbers with fixed seeds.
-var pure = []string{"labmesh", "labmesh/state", "labmesh/scheduler", "labmesh/suite", "labmesh/bench"}
+var pure = []string{"labmesh", "labmesh/state", "labmesh/scheduler", "labmesh/suite", "labmesh/bench", "labmesh/bench/report"}
 
 // impure are the packages that a pure room may not import. security is pure but
 // for the randomness it is given.

@@ -59,6 +59,9 @@ type Verdict struct {
 	RunsA   int         `json:"runs_a"` // comparable ones
 	RunsB   int         `json:"runs_b"`
 	Why     string      `json:"why"` // for people
+
+	least float64             // the smallest p that so many runs can come to
+	sides func(p float64) int // how many runs on each side can come to p
 }
 
 // CompareRuns compares two sets of runs by their medians: Mann-Whitney U test,
@@ -72,7 +75,8 @@ func CompareRuns(a, b []Run, opt Options) Verdict {
 		v.Needed = max(opt.Effect, opt.MADs*MAD(ma)/Median(ma))
 		v.Ratio, v.CI95 = new(Median(mb)/Median(ma)), new(ratioCI(ma, mb))
 	}
-	if smallest := smallestP(len(ma), len(mb)); smallest > opt.Alpha {
+	v.least, v.sides = smallestP(len(ma), len(mb)), enough
+	if v.least > opt.Alpha {
 		v.Outcome = Insufficient
 		v.Why = fmt.Sprintf("%d against %d comparable runs: no difference could be significant at %g; %d against %d could", len(ma), len(mb), opt.Alpha, enough(opt.Alpha), enough(opt.Alpha))
 		return v
@@ -101,6 +105,7 @@ func (v *Verdict) judge(p, alpha float64, agreed bool) {
 
 // Correct makes verdicts that were reached side by side final: it holds the
 // share of false alarms among all alarms to alpha (Benjamini and Hochberg 1995).
+// Where too few runs were the reason that one did not count, it says so.
 func Correct(verdicts []Verdict, opt Options) {
 	opt = opt.withDefaults()
 	tested := make([]*Verdict, 0, len(verdicts))
@@ -120,6 +125,10 @@ func Correct(verdicts []Verdict, opt Options) {
 		if i > pass && (v.Outcome == Regression || v.Outcome == Improvement) {
 			v.Outcome = Same
 			v.Why = fmt.Sprintf("p = %.3g is not enough among %d comparisons", *v.P, len(tested))
+			if alone := opt.Alpha / float64(len(tested)); v.least > alone {
+				v.Outcome = Insufficient
+				v.Why += fmt.Sprintf("; %d runs a side could tell one alone", v.sides(alone))
+			}
 		}
 	}
 }

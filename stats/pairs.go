@@ -47,15 +47,19 @@ func ComparePairs(pairs []Pair, opt Options) Verdict {
 	if len(logs) > 0 {
 		v.Ratio, v.CI95 = new(math.Exp(Median(logs))), new(logsCI(logs))
 	}
-	if smallest := math.Pow(2, 1-float64(len(logs))); smallest > opt.Alpha {
+	v.least, v.sides = math.Pow(2, 1-float64(len(logs))), enoughPairs
+	if v.least > opt.Alpha {
 		v.Outcome = Insufficient
-		v.Why = fmt.Sprintf("%d comparable pairs: no difference could be significant at %g; %d could", len(logs), opt.Alpha, int(math.Ceil(1-math.Log2(opt.Alpha))))
+		v.Why = fmt.Sprintf("%d comparable pairs: no difference could be significant at %g; %d could", len(logs), opt.Alpha, enoughPairs(opt.Alpha))
 		return v
 	}
 	v.P = new(signFlip(logs))
 	v.judge(*v.P, opt.Alpha, agree(a, b, *v.Ratio))
 	return v
 }
+
+// enoughPairs is how many pairs can come to a p-value below alpha.
+func enoughPairs(alpha float64) int { return int(math.Ceil(1 - math.Log2(alpha))) }
 
 // signFlip is the two-sided p-value of the mean of logs under all changes of sign.
 func signFlip(logs []float64) float64 {

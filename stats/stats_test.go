@@ -4,6 +4,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -177,6 +178,32 @@ func TestCorrectHoldsManyComparisonsToOneStandard(t *testing.T) {
 	for i, v := range many {
 		if v.Outcome != want[i] {
 			t.Errorf("%d: %s, want %s (%s)", i, v.Outcome, want[i], v.Why)
+		}
+	}
+}
+
+// TestFewRunsAreNotCalledEqual: five against five runs can tell one regression,
+// but not one among five comparisons.
+func TestFewRunsAreNotCalledEqual(t *testing.T) {
+	t.Parallel()
+	rnd := rand.New(rand.NewPCG(11, 11))
+	base, slower := runs(rnd, 5, 100, 0.01), runs(rnd, 5, 150, 0.01)
+	one := []stats.Verdict{stats.CompareRuns(base, slower, stats.Options{})}
+	for range 4 {
+		one = append(one, stats.CompareRuns(base, base, stats.Options{}))
+	}
+	stats.Correct(one, stats.Options{})
+	if one[0].Outcome != stats.Insufficient || !strings.Contains(one[0].Why, "7 runs a side") || one[1].Outcome != stats.Same {
+		t.Errorf("one of five: %+v, and %+v", one[0], one[1])
+	}
+	all := make([]stats.Verdict, 5)
+	for i := range all {
+		all[i] = stats.CompareRuns(base, slower, stats.Options{})
+	}
+	stats.Correct(all, stats.Options{})
+	for _, v := range all {
+		if v.Outcome != stats.Regression {
+			t.Errorf("five of five: %+v", v)
 		}
 	}
 }
