@@ -41,6 +41,7 @@ var doors = map[string][]string{
 	"labmesh/exec/keeper":     {"labmesh/exec/output"},
 	"labmesh/exec/process":    {"labmesh", "labmesh/exec/cgroup", "labmesh/exec/keeper", "labmesh/exec/output"},
 	"labmesh/exec/probe":      {"labmesh"},
+	"labmesh/exec/quiet":      {"labmesh", "labmesh/bench"},
 	"labmesh/exec/runner":     {"labmesh", "labmesh/exec", "labmesh/exec/cgroup", "labmesh/exec/output", "labmesh/exec/process", "labmesh/exec/sandbox", "labmesh/exec/suite"},
 	"labmesh/exec/sandbox":    {"labmesh"},
 	"labmesh/exec/suite":      {"labmesh", "labmesh/exec", "labmesh/exec/junit", "labmesh/exec/output", "labmesh/exec/process"},

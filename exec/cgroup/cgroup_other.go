@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"syscall"
+	"time"
 )
 
 // Pool is of Linux; elsewhere there is none.
@@ -70,3 +71,9 @@ func (*Leaf) Usage() Usage { return Usage{} }
 
 // Give does nothing.
 func (*Leaf) Give() error { return nil }
+
+// CPUTime is not known.
+func (*Pool) CPUTime() (time.Duration, bool) { return 0, false }
+
+// Holding is false.
+func (*Pool) Holding(int) bool { return false }

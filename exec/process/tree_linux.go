@@ -66,12 +66,10 @@ func killTokens(tokens map[string]bool) {
 }
 
 func killTokensOnce(tokens map[string]bool) (killed int) {
-	dir, err := os.Open("/proc")
+	names, err := processNames()
 	if err != nil {
 		return 0
 	}
-	defer dir.Close()
-	names, _ := dir.Readdirnames(-1)
 	for _, name := range names {
 		pid, err := strconv.Atoi(name)
 		if err != nil || pid == os.Getpid() || !tokens[tokenOf(pid)] {
