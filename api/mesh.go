@@ -118,6 +118,7 @@ type Event struct {
 	Worker  *EventWorker      `json:"worker,omitempty"`  // the worker after the event
 	Member  *EventMember      `json:"member,omitempty"`
 	Tests   *EventTests       `json:"tests,omitempty"`  // test cases that ended
+	Bench   *EventBench       `json:"bench,omitempty"`  // rows of a benchmark
 	Actor   string            `json:"actor,omitempty"`  // on whose word
 	Detail  string            `json:"detail,omitempty"` // for people
 }
@@ -158,4 +159,36 @@ type EventTests struct {
 	// Omitted is how many cases are not shown because they are too large for an
 	// event; the ledger has them (test_results).
 	Omitted int `json:"omitted,omitempty"`
+}
+
+// EventBench are rows of a benchmark as an event shows them. Those of an attempt
+// are counted from 0 and come in order, each once; From is the place of the first here.
+type EventBench struct {
+	Task    labmesh.TaskID     `json:"task_id"`
+	Attempt int                `json:"attempt"`
+	Worker  labmesh.WorkerID   `json:"worker_id"`
+	From    int                `json:"from"` // how many of the attempt came before
+	Rows    []labmesh.BenchRow `json:"rows"`
+	// Omitted is how many rows are not shown because they are too large for an
+	// event, and EnvOmitted says that the rows lack their fingerprint of the
+	// machine for that reason; GET /api/tasks/{id}/benchmarks has them.
+	Omitted    int  `json:"omitted,omitempty"`
+	EnvOmitted bool `json:"env_omitted,omitempty"`
+}
+
+// BenchTaskRow is a row of a benchmark with whose it is.
+type BenchTaskRow struct {
+	ID      int64            `json:"id"` // grows with the log; the same on every node
+	Task    labmesh.TaskID   `json:"task_id"`
+	Attempt int              `json:"attempt"`
+	Worker  labmesh.WorkerID `json:"worker_id"`
+	Place   int              `json:"place"` // among the rows of its attempt, from 0
+	labmesh.BenchRow
+}
+
+// BenchList is the reply to GET /api/tasks/{id}/benchmarks: a page of what a
+// benchmark has measured so far, in the order in which it was recorded.
+type BenchList struct {
+	Rows       []BenchTaskRow `json:"rows"`
+	NextCursor string         `json:"next_cursor,omitempty"` // "" on the last page
 }

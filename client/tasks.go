@@ -153,4 +153,28 @@ func (c *Client) AllTasks(ctx context.Context, q TaskQuery) iter.Seq2[api.Task, 
 	}
 }
 
+// Benchmarks is every row that a task has measured so far, page after page, in
+// the order in which they were recorded. It ends with the first error.
+func (c *Client) Benchmarks(ctx context.Context, id labmesh.TaskID) iter.Seq2[api.BenchTaskRow, error] {
+	return func(yield func(api.BenchTaskRow, error) bool) {
+		query := url.Values{}
+		for {
+			var page api.BenchList
+			if err := c.do(ctx, call{method: http.MethodGet, path: taskPath(id) + "/benchmarks", query: query, out: &page}); err != nil {
+				yield(api.BenchTaskRow{}, err)
+				return
+			}
+			for _, r := range page.Rows {
+				if !yield(r, nil) {
+					return
+				}
+			}
+			if page.NextCursor == "" {
+				return
+			}
+			query.Set("cursor", page.NextCursor)
+		}
+	}
+}
+
 func taskPath(id labmesh.TaskID) string { return "/api/tasks/" + url.PathEscape(string(id)) }

@@ -15,14 +15,14 @@ import (
 // falls behind further reads on from the ledger.
 const hubEvents = 4096
 
-// hubBytes bounds the test cases among them: one event may tell of many.
+// hubBytes bounds the test cases and rows of benchmarks among them: one event may tell of many.
 const hubBytes = 16 << 20
 
 // hub passes events on to those who follow them. Publishing never waits.
 type hub struct {
 	mu      sync.Mutex
 	ring    []labmesh.Event // oldest first, at most 2*hubEvents
-	bytes   int             // of test cases in ring, at most 2*hubBytes and those of the newest entry
+	bytes   int             // of test cases and rows in ring, at most 2*hubBytes and those of the newest entry
 	changed chan struct{}
 }
 
@@ -36,19 +36,19 @@ func (h *hub) publish(events []labmesh.Event) {
 	defer h.mu.Unlock()
 	h.ring = append(h.ring, events...)
 	for i := range events {
-		h.bytes += testBytes(&events[i])
+		h.bytes += recordedBytes(&events[i])
 	}
 	if len(h.ring) > 2*hubEvents || h.bytes > 2*hubBytes {
 		drop := min(max(0, len(h.ring)-hubEvents), len(h.ring)-len(events))
 		for i := range drop {
-			h.bytes -= testBytes(&h.ring[i])
+			h.bytes -= recordedBytes(&h.ring[i])
 		}
 		for ; h.bytes > hubBytes && drop < len(h.ring)-len(events); drop++ {
-			h.bytes -= testBytes(&h.ring[drop])
+			h.bytes -= recordedBytes(&h.ring[drop])
 		}
 		// An entry is remembered whole: by its first event one sees whether some lack.
 		for ; drop > 0 && drop < len(h.ring) && h.ring[drop].Index == h.ring[drop-1].Index && h.ring[drop].Index != events[0].Index; drop++ {
-			h.bytes -= testBytes(&h.ring[drop])
+			h.bytes -= recordedBytes(&h.ring[drop])
 		}
 		kept := copy(h.ring, h.ring[drop:])
 		clear(h.ring[kept:]) // what it holds on to
@@ -58,15 +58,19 @@ func (h *hub) publish(events []labmesh.Event) {
 	h.changed = make(chan struct{})
 }
 
-// testBytes is about what the test cases of e take in memory.
-func testBytes(e *labmesh.Event) (n int) {
-	if e.Tests == nil {
-		return 0
+// recordedBytes is about what the test cases or the rows of e take in memory.
+func recordedBytes(e *labmesh.Event) (n int) {
+	const aCase, aRow = 200, 2500
+	if e.Tests != nil {
+		for i := range e.Tests.Cases {
+			c := &e.Tests.Cases[i]
+			n += aCase + len(c.File) + len(c.Name) + len(c.Params) + len(c.Message)
+		}
 	}
-	const fixed = 200
-	for i := range e.Tests.Cases {
-		c := &e.Tests.Cases[i]
-		n += fixed + len(c.File) + len(c.Name) + len(c.Params) + len(c.Message)
+	if e.Bench != nil {
+		for i := range e.Bench.Rows {
+			n += aRow + len(e.Bench.Rows[i].Env) + len(e.Bench.Rows[i].Reason)
+		}
 	}
 	return n
 }
@@ -110,6 +114,7 @@ func (h *hub) newest() httpapi.EventID {
 type pastEvents interface {
 	Events(ctx context.Context, after store.Position, limit int) ([]store.Event, error)
 	Tests(ctx context.Context, after, upto uint64) ([]store.RecordedTests, error)
+	Bench(ctx context.Context, f store.BenchFilter) ([]store.RecordedBench, error)
 	// await waits until those up to index are there, or for as long as it makes sense.
 	await(ctx context.Context, index uint64)
 }
@@ -121,7 +126,7 @@ func (h *hub) follow(ctx context.Context, ledger pastEvents, at httpapi.EventID,
 	if at == (httpapi.EventID{}) {
 		at = h.newest()
 	}
-	var cases casesOf
+	var recorded recordedOf
 	for ctx.Err() == nil {
 		events, changed, gap := h.after(at)
 		fromLedger := false
@@ -136,8 +141,8 @@ func (h *hub) follow(ctx context.Context, ledger pastEvents, at httpapi.EventID,
 			}
 		}
 		for _, e := range events {
-			if fromLedger && e.Type == labmesh.TestsRecorded {
-				if err := cases.add(ctx, ledger, &e); err != nil {
+			if fromLedger {
+				if err := recorded.add(ctx, ledger, &e); err != nil {
 					return err
 				}
 			}
@@ -174,23 +179,49 @@ func short(old []store.Event) []labmesh.Event {
 	return out
 }
 
-// casesOf gives events from the ledger their test cases back, an entry of the
-// log at a time.
-type casesOf struct {
-	index uint64
-	tests []store.RecordedTests // of the entry at index
+// recordedOf gives events from the ledger their test cases and rows of benchmarks
+// back, an entry of the log at a time.
+type recordedOf struct {
+	testsOf, benchOf uint64                // the entries that these are of
+	tests            []store.RecordedTests //
+	bench            []store.RecordedBench //
 }
 
-func (c *casesOf) add(ctx context.Context, ledger pastEvents, e *labmesh.Event) (err error) {
-	if c.index != e.Index {
-		c.index = e.Index
-		if c.tests, err = ledger.Tests(ctx, e.Index-1, e.Index); err != nil {
+func (r *recordedOf) add(ctx context.Context, ledger pastEvents, e *labmesh.Event) error {
+	switch e.Type {
+	case labmesh.TestsRecorded:
+		return r.addTests(ctx, ledger, e)
+	case labmesh.BenchRecorded:
+		return r.addBench(ctx, ledger, e)
+	}
+	return nil
+}
+
+func (r *recordedOf) addTests(ctx context.Context, ledger pastEvents, e *labmesh.Event) (err error) {
+	if r.testsOf != e.Index {
+		if r.tests, err = ledger.Tests(ctx, e.Index-1, e.Index); err != nil {
 			return err
 		}
+		r.testsOf = e.Index
 	}
-	for i := range c.tests {
-		if c.tests[i].N == e.N {
-			e.Tests = &c.tests[i].Tests
+	for i := range r.tests {
+		if r.tests[i].N == e.N {
+			e.Tests = &r.tests[i].Tests
+		}
+	}
+	return nil
+}
+
+func (r *recordedOf) addBench(ctx context.Context, ledger pastEvents, e *labmesh.Event) (err error) {
+	if r.benchOf != e.Index {
+		if r.bench, err = ledger.Bench(ctx, store.BenchFilter{After: e.Index - 1, Upto: e.Index}); err != nil {
+			return err
+		}
+		r.benchOf = e.Index
+	}
+	for i := range r.bench {
+		if r.bench[i].N == e.N {
+			e.Bench = &r.bench[i].Bench
 		}
 	}
 	return nil

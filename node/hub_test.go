@@ -95,7 +95,7 @@ func TestTheHubBoundsTestCases(t *testing.T) {
 	}
 	sum := 0
 	for i := range h.ring {
-		sum += testBytes(&h.ring[i])
+		sum += recordedBytes(&h.ring[i])
 	}
 	if sum != h.bytes || sum > 2*hubBytes || sum < hubBytes/2 || h.ring[len(h.ring)-1].Index != 5000 {
 		t.Errorf("%d events of %d bytes, counted %d", len(h.ring), sum, h.bytes)
@@ -112,5 +112,51 @@ func TestTheHubBoundsTestCases(t *testing.T) {
 	cancel()
 	if err := h.follow(ctx, written{memory.New()}, httpapi.EventID{}, nil); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestRowsOfBenchmarksComeBackFromTheLedger: as for test cases.
+func TestRowsOfBenchmarksComeBackFromTheLedger(t *testing.T) {
+	t.Parallel()
+	h, ledger := newHub(), written{memory.New()}
+	next := 0
+	const entries = 3 * hubEvents
+	for index := uint64(2); index < entries; index++ {
+		b := labmesh.Bench{Task: "t1", Attempt: 1, Worker: "w1", From: next, ID: int64(index) << 20, Rows: make([]labmesh.BenchRow, 1+index%3)}
+		next += len(b.Rows)
+		events := []labmesh.Event{
+			{Index: index, Type: labmesh.TaskSubmitted, Task: &labmesh.Task{ID: "t2"}},
+			{Index: index, N: 1, Type: labmesh.BenchRecorded, Task: &labmesh.Task{ID: "t1"}, Bench: &b},
+		}
+		if err := ledger.Append(t.Context(), index, events); err != nil {
+			t.Fatal(err)
+		}
+		h.publish(events)
+	}
+	if h.ring[0].Index == 2 {
+		t.Fatalf("%d events are remembered", len(h.ring))
+	}
+	seen := 0
+	err := h.follow(t.Context(), ledger, httpapi.EventID{Index: 1}, func(e labmesh.Event) error {
+		if e.Type != labmesh.BenchRecorded {
+			return nil
+		}
+		if e.Bench == nil || e.Bench.From != seen || e.Bench.Worker != "w1" || len(e.Bench.Rows) != int(1+e.Index%3) {
+			t.Fatalf("%d: %+v, want from %d", e.Index, e.Bench, seen)
+		}
+		if seen += len(e.Bench.Rows); seen == next {
+			return errEnough
+		}
+		return nil
+	})
+	if !errors.Is(err, errEnough) {
+		t.Fatal(err)
+	}
+	sum := 0
+	for i := range h.ring {
+		sum += recordedBytes(&h.ring[i])
+	}
+	if sum != h.bytes || sum == 0 {
+		t.Errorf("counted %d bytes, there are %d", h.bytes, sum)
 	}
 }

@@ -71,6 +71,20 @@ func (s *service) Task(ctx context.Context, id labmesh.TaskID) (labmesh.Task, er
 	return t, nil
 }
 
+// Benchmarks lists rows of a benchmark from the ledger.
+func (s *service) Benchmarks(ctx context.Context, f httpapi.BenchFilter) ([]labmesh.Bench, error) {
+	s.n.ledger.await(ctx, s.n.replica.View().Index())
+	found, err := s.n.ledger.Bench(ctx, store.BenchFilter{Task: f.Task, AfterID: f.After, Limit: f.Limit})
+	if err != nil {
+		return nil, err
+	}
+	out := make([]labmesh.Bench, len(found))
+	for i := range found {
+		out[i] = found[i].Bench
+	}
+	return out, nil
+}
+
 // freshen waits until this node's view holds all that was decided before the
 // call, so that what was just submitted through another node is found here. It
 // costs an entry of the log, so it is for what is not found otherwise, and not

@@ -143,6 +143,7 @@ type RecordedBench struct {
 type BenchFilter struct {
 	Task        labmesh.TaskID
 	After, Upto uint64 // only those of log entries in (After, Upto]; 0 for Upto is no bound
+	AfterID     int64  // only rows with a higher id
 	Limit       int    // at most TasksMax rows, which 0 stands for
 }
 

@@ -192,8 +192,12 @@ func (q *eventQueue) gather(piece *bytes.Buffer) {
 func encodeEvent(e *labmesh.Event) ([]byte, error) {
 	out := eventData(e)
 	data, err := json.Marshal(out)
-	if err == nil && len(data) > eventBytesMax && out.Tests != nil {
+	switch {
+	case err != nil || len(data) <= eventBytesMax:
+	case out.Tests != nil:
 		data, err = encodeFewer(out)
+	case out.Bench != nil:
+		data, err = encodeFewerRows(out)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("encode event %s: %w", eventID(e.Index, e.N), err)
@@ -221,6 +225,28 @@ func encodeFewer(e api.Event) ([]byte, error) {
 		left := len(t.Cases) / 2
 		t.Omitted += len(t.Cases) - left
 		t.Cases = t.Cases[:left]
+	}
+}
+
+// encodeFewerRows is an event whose rows of a benchmark are too large for one:
+// they go without their fingerprints, and if that does not do the last of them
+// are left out.
+func encodeFewerRows(e api.Event) ([]byte, error) {
+	b := *e.Bench
+	e.Bench = &b
+	b.Rows = slices.Clone(b.Rows)
+	b.EnvOmitted = true
+	for i := range b.Rows {
+		b.Rows[i].Env = nil
+	}
+	for {
+		data, err := json.Marshal(e)
+		if err != nil || len(data) <= eventBytesMax || len(b.Rows) == 0 {
+			return data, err
+		}
+		left := len(b.Rows) / 2
+		b.Omitted += len(b.Rows) - left
+		b.Rows = b.Rows[:left]
 	}
 }
 

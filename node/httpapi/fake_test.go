@@ -47,6 +47,7 @@ type fake struct {
 	bundle []byte            // the manifest of the last bundle
 	tree   map[string]string // what the newest attempt of every task left
 	secret map[string]labmesh.Secret
+	bench  []labmesh.Bench
 	late   bool // tasks end between a look at them and their cancel
 }
 
@@ -154,6 +155,21 @@ func (f *fake) Why(ctx context.Context, id labmesh.TaskID) (Why, error) {
 		return Why{}, err
 	}
 	return Why{Task: id, Status: labmesh.Pending, Summary: "No worker fits.", Workers: []WhyWorker{{Worker: "w1"}}}, nil
+}
+
+func (f *fake) Benchmarks(_ context.Context, flt BenchFilter) (out []labmesh.Bench, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	left := flt.Limit
+	for _, b := range f.bench {
+		if skip := int(min(max(flt.After-b.ID+1, 0), int64(len(b.Rows)))); b.Task == flt.Task && left > 0 {
+			b.ID, b.From, b.Rows = b.ID+int64(skip), b.From+skip, b.Rows[skip:]
+			b.Rows = b.Rows[:min(left, len(b.Rows))]
+			left -= len(b.Rows)
+			out = append(out, b)
+		}
+	}
+	return out, f.down
 }
 
 func (f *fake) Logs(ctx context.Context, r LogRequest, send func(api.LogFrame) error) error {

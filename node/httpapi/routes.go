@@ -100,6 +100,10 @@ func (a *API) taskRoutes() []route {
 			summary: "Cancel a task", in: api.CancelRequest{}, out: api.CancelReply{}, errors: []int{400, 404, 413, 503}},
 		{method: "GET", path: "/api/tasks/{id}/why", role: labmesh.RoleNode, serve: a.why,
 			summary: "Why a task is where it is, above all why it waits", out: api.Why{}, errors: []int{404, 503}},
+		{method: "GET", path: "/api/tasks/{id}/benchmarks", role: labmesh.RoleNode, serve: a.benchmarks,
+			summary: "What a benchmark has measured so far", out: api.BenchList{}, errors: []int{400, 404, 503}, params: []param{
+				{"limit", "query", "rows in a page, 1 to 1000; 100 by default", 0, nil},
+				{"cursor", "query", "the next_cursor of the page before", "", nil}}},
 		{method: "GET", path: "/api/tasks/{id}/logs", role: labmesh.RoleNode, serve: a.logs, stream: true,
 			summary: "One stream of a task's output, from whichever node has it", media: "text/plain", errors: []int{400, 404, 429, 503}, params: []param{
 				{"stream", "query", "which output; stdout by default", "", []string{"stdout", "stderr"}},

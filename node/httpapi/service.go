@@ -44,6 +44,8 @@ type Tasks interface {
 	ListTasks(ctx context.Context, f TaskFilter) (tasks []labmesh.Task, next uint64, err error)
 	// Why explains why a task is where it is, above all why it waits.
 	Why(ctx context.Context, id labmesh.TaskID) (Why, error)
+	// Benchmarks lists rows that a task has measured, in the order of their ids.
+	Benchmarks(ctx context.Context, f BenchFilter) ([]labmesh.Bench, error)
 	// Logs sends one stream of a task's output, from whichever node has it. With
 	// Follow it first sends a frame that only says so, and ends when the task
 	// does. The data of a frame are good until send returns.
@@ -82,6 +84,13 @@ type TaskFilter struct {
 	Worker labmesh.WorkerID
 	After  uint64 // only tasks with a higher seq
 	Limit  int
+}
+
+// BenchFilter selects rows of the benchmark of a task.
+type BenchFilter struct {
+	Task  labmesh.TaskID
+	After int64 // only rows with a higher id
+	Limit int
 }
 
 // LogRequest asks for the output of a task.

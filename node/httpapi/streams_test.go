@@ -473,3 +473,47 @@ func TestTestCasesAreEvents(t *testing.T) {
 		t.Error("the event itself was changed")
 	}
 }
+
+func TestRowsOfBenchmarksAreEvents(t *testing.T) {
+	t.Parallel()
+	row := func(env string) labmesh.BenchRow {
+		return labmesh.BenchRow{Run: "r1", Repeat: 1, Work: labmesh.BenchWork{Model: "mlp", Batch: 2}, Status: labmesh.BenchOK, N: 5, Wall: &labmesh.BenchTiming{P50: 1.5}, Env: json.RawMessage(env)}
+	}
+	few, wide, long := event(5, 1), event(5, 2), event(5, 3)
+	few.Type, wide.Type, long.Type = labmesh.BenchRecorded, labmesh.BenchRecorded, labmesh.BenchRecorded
+	few.Bench = &labmesh.Bench{Task: "t1", Attempt: 2, Worker: "w1", From: 7, ID: 5 << 20, Rows: []labmesh.BenchRow{row(`{"os":"linux"}`), row("")}}
+	wide.Bench, long.Bench = &labmesh.Bench{Task: "t1"}, &labmesh.Bench{Task: "t1"}
+	for range labmesh.BenchRowsMax {
+		wide.Bench.Rows = append(wide.Bench.Rows, row(`"`+strings.Repeat("e", labmesh.BenchEnvBytesMax)+`"`))
+		r := row(`{}`)
+		r.Reason = strings.Repeat("x", 64<<10)
+		long.Bench.Rows = append(long.Bench.Rows, r)
+	}
+	f := newFake()
+	f.events = []labmesh.Event{event(5, 0), few, wide, long}
+	url, _, _ := serve(t, f)
+	b := bufio.NewReaderSize(openURL(t, url+"/api/events", "Last-Event-ID", "5-0").Body, 4<<20)
+	lines(t, b, 1)
+	var got [3]api.Event
+	for i := range got {
+		data := strings.TrimPrefix(lines(t, b, 3)[2], "data: ")
+		if len(data) > eventBytesMax {
+			t.Errorf("an event of %d bytes", len(data))
+		}
+		if err := json.Unmarshal([]byte(data), &got[i]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if e := got[0].Bench; e.Task != "t1" || e.Attempt != 2 || e.Worker != "w1" || e.From != 7 || len(e.Rows) != 2 || string(e.Rows[0].Env) != `{"os":"linux"}` || e.Rows[1].Wall.P50 != 1.5 || e.EnvOmitted {
+		t.Errorf("few rows: %+v", e)
+	}
+	if e := got[1].Bench; len(e.Rows) != labmesh.BenchRowsMax || e.Omitted != 0 || !e.EnvOmitted || e.Rows[0].Env != nil {
+		t.Errorf("large fingerprints: %d rows, %d omitted", len(e.Rows), e.Omitted)
+	}
+	if e := got[2].Bench; len(e.Rows)+e.Omitted != labmesh.BenchRowsMax || e.Omitted == 0 || len(e.Rows) == 0 {
+		t.Errorf("long reasons: %d rows, %d omitted", len(e.Rows), e.Omitted)
+	}
+	if wide.Bench.Rows[0].Env == nil {
+		t.Error("the event itself was changed")
+	}
+}

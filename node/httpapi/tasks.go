@@ -96,7 +96,7 @@ func (a *API) listTasks(w http.ResponseWriter, r *http.Request, _ Caller) error 
 	}
 	reply := api.TaskList{Tasks: taskRows(tasks)}
 	if next != 0 {
-		reply.NextCursor = cursor(next)
+		reply.NextCursor = taskCursor.at(next)
 	}
 	return a.reply(w, r, reply)
 }
@@ -105,7 +105,7 @@ func (a *API) listTasks(w http.ResponseWriter, r *http.Request, _ Caller) error 
 func taskFilter(q url.Values) (f TaskFilter, err error) {
 	f = TaskFilter{
 		Phase: labmesh.Phase(q.Get("status")), Kind: labmesh.Kind(q.Get("type")),
-		Worker: labmesh.WorkerID(q.Get("worker_id")), Limit: api.PageDefault,
+		Worker: labmesh.WorkerID(q.Get("worker_id")),
 	}
 	if f.Phase != "" && !f.Phase.Known() {
 		return f, labmesh.RefuseField("status", "status: %.40q is not one of %s", f.Phase, strings.Join(words(labmesh.Phases()), ", "))
@@ -113,37 +113,71 @@ func taskFilter(q url.Values) (f TaskFilter, err error) {
 	if f.Kind != "" && !slices.Contains(labmesh.Kinds(), f.Kind) {
 		return f, labmesh.RefuseField("type", "type: %.40q is not one of %s", f.Kind, strings.Join(words(labmesh.Kinds()), ", "))
 	}
+	f.After, f.Limit, err = page(q, taskCursor)
+	return f, err
+}
+
+// page reads the query parameters of a page of a list: the place after which it
+// begins, and its length.
+func page(q url.Values, of cursorKind) (after uint64, limit int, err error) {
+	limit = api.PageDefault
 	if q.Has("limit") {
-		f.Limit, err = strconv.Atoi(q.Get("limit"))
-		if err != nil || f.Limit < 1 || f.Limit > api.PageMax {
-			return f, labmesh.RefuseField("limit", "limit: %.40q is not a number from 1 to %d", q.Get("limit"), api.PageMax)
+		limit, err = strconv.Atoi(q.Get("limit"))
+		if err != nil || limit < 1 || limit > api.PageMax {
+			return 0, 0, labmesh.RefuseField("limit", "limit: %.40q is not a number from 1 to %d", q.Get("limit"), api.PageMax)
 		}
 	}
 	if c := q.Get("cursor"); c != "" {
-		if f.After, err = readCursor(c); err != nil {
-			return f, err
-		}
+		after, err = of.read(c)
 	}
-	return f, nil
+	return after, limit, err
 }
 
-// cursorWord opens every cursor, so that another kind can be told apart.
-const cursorWord = "seq:"
+// cursorKind is the word that opens a cursor, so that one of another list can
+// be told apart.
+type cursorKind string
 
-// cursor is the place after a task in the order of submits. It stays right when
-// tasks end or come in.
-func cursor(seq uint64) string {
-	return base64.RawURLEncoding.EncodeToString([]byte(cursorWord + strconv.FormatUint(seq, 10)))
+// The lists that have pages.
+const (
+	taskCursor  cursorKind = "seq:" // tasks in the order of submits
+	benchCursor cursorKind = "row:" // rows of a benchmark by id
+)
+
+// at is the place after something in a list. It stays right when things are
+// added or change.
+func (k cursorKind) at(place uint64) string {
+	return base64.RawURLEncoding.EncodeToString([]byte(string(k) + strconv.FormatUint(place, 10)))
 }
 
-func readCursor(s string) (uint64, error) {
+func (k cursorKind) read(s string) (uint64, error) {
 	data, err := base64.RawURLEncoding.DecodeString(s)
-	digits, ok := strings.CutPrefix(string(data), cursorWord)
-	seq, err2 := strconv.ParseUint(digits, 10, 64)
+	digits, ok := strings.CutPrefix(string(data), string(k))
+	place, err2 := strconv.ParseUint(digits, 10, 63)
 	if err != nil || err2 != nil || !ok {
-		return 0, labmesh.RefuseField("cursor", "cursor: %.40q is not a next_cursor of this API", s)
+		return 0, labmesh.RefuseField("cursor", "cursor: %.40q is not a next_cursor of this list", s)
 	}
-	return seq, nil
+	return place, nil
+}
+
+func (a *API) benchmarks(w http.ResponseWriter, r *http.Request, _ Caller) error {
+	after, limit, err := page(r.URL.Query(), benchCursor)
+	if err != nil {
+		return err
+	}
+	t, err := a.lookUp(r)
+	if err != nil {
+		return err
+	}
+	found, err := a.svc.Benchmarks(r.Context(), BenchFilter{Task: t.ID, After: int64(after), Limit: limit + 1})
+	if err != nil {
+		return err
+	}
+	reply := api.BenchList{Rows: benchRows(found)}
+	if len(reply.Rows) > limit {
+		reply.Rows = reply.Rows[:limit]
+		reply.NextCursor = benchCursor.at(uint64(reply.Rows[limit-1].ID))
+	}
+	return a.reply(w, r, reply)
 }
 
 // taskID is the id in the path. An id that no task can have is not looked for.

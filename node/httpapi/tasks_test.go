@@ -284,3 +284,51 @@ func TestWhy(t *testing.T) {
 		t.Errorf("got %s", got)
 	}
 }
+
+func TestRowsOfABenchmarkComeInPages(t *testing.T) {
+	t.Parallel()
+	f := newFake()
+	f.tasks = []labmesh.Task{{ID: "t1", Seq: 1, Phase: labmesh.Running}, {ID: "t2", Seq: 2, Phase: labmesh.Pending}}
+	for i := range 4 {
+		b := labmesh.Bench{Task: "t1", Attempt: 1, Worker: "w1", From: 3 * i, ID: int64(i+1) << 20}
+		for k := range 3 {
+			b.Rows = append(b.Rows, labmesh.BenchRow{Run: "r", Repeat: 3*i + k, Work: labmesh.BenchWork{Model: "mlp", Batch: k + 1}})
+		}
+		f.bench = append(f.bench, b, labmesh.Bench{Task: "other", ID: b.ID + 3, Rows: b.Rows})
+	}
+	a, _ := newAPI(t, f)
+	var got []api.BenchTaskRow
+	pages := 0
+	for path := "/api/tasks/t1/benchmarks?limit=5"; ; pages++ {
+		w := do(a, "GET", path, "")
+		var page api.BenchList
+		if err := json.Unmarshal(w.Body.Bytes(), &page); err != nil || w.Code != 200 {
+			t.Fatalf("%d %s: %v", w.Code, w.Body, err)
+		}
+		got = append(got, page.Rows...)
+		if page.NextCursor == "" {
+			break
+		}
+		path = "/api/tasks/t1/benchmarks?limit=5&cursor=" + page.NextCursor
+	}
+	if len(got) != 12 || pages != 2 {
+		t.Fatalf("%d rows in %d pages", len(got), pages+1)
+	}
+	for i, r := range got {
+		if r.Place != i || r.Repeat != i || r.ID != int64(i/3+1)<<20+int64(i%3) || r.Task != "t1" || r.Worker != "w1" || r.Attempt != 1 {
+			t.Errorf("row %d: %+v", i, r)
+		}
+	}
+	for path, want := range map[string]string{
+		"/api/tasks/t2/benchmarks":                `200 {"rows":[]}`,
+		"/api/tasks/t3/benchmarks":                "404",
+		"/api/tasks/t1/benchmarks?limit=0":        "400",
+		"/api/tasks/t1/benchmarks?limit=1001":     "400",
+		"/api/tasks/t1/benchmarks?cursor=c2VxOjE": "400", // of the list of tasks
+	} {
+		w := do(a, "GET", path, "")
+		if got := fmt.Sprint(w.Code, " ", strings.TrimSpace(w.Body.String())); !strings.HasPrefix(got, want) {
+			t.Errorf("%s: %s, want %s", path, got, want)
+		}
+	}
+}

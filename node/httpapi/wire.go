@@ -120,6 +120,20 @@ func eventData(e *labmesh.Event) api.Event {
 	if t := e.Tests; t != nil {
 		out.Tests = &api.EventTests{Task: t.Task, Attempt: t.Attempt, Worker: t.Worker, From: t.From, Cases: orNone(t.Cases)}
 	}
+	if b := e.Bench; b != nil {
+		out.Bench = &api.EventBench{Task: b.Task, Attempt: b.Attempt, Worker: b.Worker, From: b.From, Rows: orNone(b.Rows)}
+	}
+	return out
+}
+
+// benchRows are rows of benchmarks, each with whose it is.
+func benchRows(list []labmesh.Bench) []api.BenchTaskRow {
+	out := []api.BenchTaskRow{}
+	for _, b := range list {
+		for i, r := range b.Rows {
+			out = append(out, api.BenchTaskRow{ID: b.ID + int64(i), Task: b.Task, Attempt: b.Attempt, Worker: b.Worker, Place: b.From + i, BenchRow: r})
+		}
+	}
 	return out
 }
 

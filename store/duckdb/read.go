@@ -221,7 +221,7 @@ func (db *DB) Bench(ctx context.Context, f store.BenchFilter) ([]store.RecordedB
 	}
 	defer release()
 	upto, limit := f.Bound()
-	where, args := "log_index > ? AND log_index <= ?", []any{int64(f.After), int64(upto)}
+	where, args := "log_index > ? AND log_index <= ? AND id > ?", []any{int64(f.After), int64(upto), f.AfterID}
 	if f.Task != "" {
 		where, args = where+" AND task_id = ?", append(args, string(f.Task))
 	}

@@ -309,7 +309,7 @@ func (db *DB) Bench(ctx context.Context, f store.BenchFilter) ([]store.RecordedB
 		if err != nil {
 			return nil, fmt.Errorf("list rows of benchmarks: %w", err)
 		}
-		if f.Task == "" || f.Task == b.Task {
+		if b.ID > f.AfterID && (f.Task == "" || f.Task == b.Task) {
 			rows = append(rows, b)
 		}
 	}

@@ -262,6 +262,7 @@ func benchComesBack(t *testing.T, b store.Backend) {
 	}{
 		{store.BenchFilter{}, append(slices.Clone(first), second...)}, {store.BenchFilter{After: 1, Upto: 2}, first}, {store.BenchFilter{After: 2}, second},
 		{store.BenchFilter{Task: first[0].Bench.Task}, first}, {store.BenchFilter{Task: first[0].Bench.Task, Limit: 10}, first[:1]},
+		{store.BenchFilter{AfterID: first[1].Bench.ID - 1}, append(first[1:2:2], second...)},
 		{store.BenchFilter{After: 3}, nil}, {store.BenchFilter{Task: "other"}, nil}, {store.BenchFilter{Task: first[0].Bench.Task, After: 2}, nil},
 	} {
 		got, err := b.Bench(t.Context(), c.filter)
