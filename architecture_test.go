@@ -40,7 +40,7 @@ var doors = map[string][]string{
 	"labmesh/exec/junit":      {"labmesh"},
 	"labmesh/exec/keeper":     {"labmesh/exec/output"},
 	"labmesh/exec/process":    {"labmesh", "labmesh/exec/cgroup", "labmesh/exec/keeper", "labmesh/exec/output"},
-	"labmesh/exec/probe":      {"labmesh"},
+	"labmesh/exec/probe":      {"labmesh", "labmesh/bench"},
 	"labmesh/exec/quiet":      {"labmesh", "labmesh/bench"},
 	"labmesh/exec/runner":     {"labmesh", "labmesh/exec", "labmesh/exec/cgroup", "labmesh/exec/output", "labmesh/exec/process", "labmesh/exec/sandbox", "labmesh/exec/suite"},
 	"labmesh/exec/sandbox":    {"labmesh"},

@@ -16,6 +16,9 @@ type need struct {
 
 // needs is the whole of matching tasks with workers. It knows nothing of what
 // is free at the moment, only of what a worker is.
+//
+// Hardware, memory and compute capability are asked of the machine as a whole, but by a
+// benchmark that asks for an accelerator of one device that an engine can use: see [Requirements.Device].
 var needs = []need{
 	{func(_ Kind, r *Requirements, w *Worker) bool { return r.WorkerID == "" || r.WorkerID == w.ID },
 		func(_ Kind, r *Requirements, _ *Worker) string {
@@ -27,7 +30,14 @@ var needs = []need{
 		func(_ Kind, r *Requirements, w *Worker) string {
 			return fmt.Sprintf("it has %d slots, the task takes %d", w.Slots, r.Slots(w.Slots))
 		}},
-	{func(_ Kind, r *Requirements, w *Worker) bool { return len(r.lacking(w)) == 0 },
+	{func(k Kind, r *Requirements, w *Worker) bool {
+		if !r.ofDevice(k) {
+			return true
+		}
+		_, ok := r.Device(&w.Capabilities)
+		return ok
+	}, func(_ Kind, r *Requirements, w *Worker) string { return r.noDevice(&w.Capabilities) }},
+	{func(k Kind, r *Requirements, w *Worker) bool { return r.ofDevice(k) || r.hasAll(w) },
 		func(_ Kind, r *Requirements, w *Worker) string {
 			words := r.lacking(w)
 			why := ""
@@ -49,7 +59,9 @@ var needs = []need{
 		}
 		return "it cannot make the sandbox " + string(r.Sandbox) + why
 	}},
-	{func(_ Kind, r *Requirements, w *Worker) bool { return r.MinMemoryGB <= w.Capabilities.Memory.TotalGB },
+	{func(k Kind, r *Requirements, w *Worker) bool {
+		return r.ofDevice(k) || r.MinMemoryGB <= w.Capabilities.Memory.TotalGB
+	},
 		func(_ Kind, r *Requirements, w *Worker) string {
 			return fmt.Sprintf("it has %.1f GiB of memory, the task needs %g", w.Capabilities.Memory.TotalGB, r.MinMemoryGB)
 		}},
@@ -57,8 +69,8 @@ var needs = []need{
 		func(_ Kind, r *Requirements, w *Worker) string {
 			return fmt.Sprintf("it has %d GPUs, the task takes %d", w.Capabilities.GPUCount(), r.GPUs)
 		}},
-	{func(_ Kind, r *Requirements, w *Worker) bool {
-		return r.MinCUDACompute <= 0 || bestCompute(w) >= computeOf(strconv.FormatFloat(r.MinCUDACompute, 'f', -1, 64))
+	{func(k Kind, r *Requirements, w *Worker) bool {
+		return r.ofDevice(k) || r.MinCUDACompute <= 0 || bestCompute(w) >= r.minCompute()
 	}, func(_ Kind, r *Requirements, w *Worker) string {
 		return fmt.Sprintf("the task needs CUDA compute capability %g or higher, it has %s", r.MinCUDACompute, bestCompute(w))
 	}},
@@ -110,6 +122,16 @@ func (r *Requirements) lacking(w *Worker) (words []string) {
 		}
 	}
 	return words
+}
+
+// hasAll reports whether every word for hardware is one of w.
+func (r *Requirements) hasAll(w *Worker) bool {
+	for _, h := range r.Hardware {
+		if !w.Capabilities.has(h) {
+			return false
+		}
+	}
+	return true
 }
 
 // missing are the tools that w does not have.

@@ -89,10 +89,12 @@ const (
 	InfraRetriesMax = 16
 )
 
-// Requirements say which workers fit a task.
+// Requirements say which workers fit a task. A benchmark that asks for an
+// accelerator asks for one device that is usable, see [Requirements.Device]; all else is
+// asked of the machine as a whole.
 type Requirements struct {
 	Hardware       []string          `json:"hardware,omitempty"`         // every word must be in the worker's hardware
-	MinMemoryGB    float64           `json:"min_memory_gb,omitempty"`    // GiB of memory the machine has in all
+	MinMemoryGB    float64           `json:"min_memory_gb,omitempty"`    // GiB of memory of the machine, or of the accelerator of a benchmark
 	MinCUDACompute float64           `json:"min_cuda_compute,omitempty"` // major.minor, e.g. 7.5
 	CPUs           int               `json:"cpus,omitempty"`             // slots taken; 0 means 1
 	GPUs           int               `json:"gpus,omitempty"`             // GPUs taken

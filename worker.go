@@ -65,6 +65,17 @@ const (
 	DeviceDeclared DeviceLevel = "declared" // somebody says so in the config of the node
 )
 
+// ClassCPU is the class of the processors of a machine: they are one device.
+const ClassCPU = "cpu"
+
+// Runs reports whether benchmarks may run on the device: an engine did so before, or
+// the person at the machine says that one can.
+func (d *Device) Runs() bool { return d.Level == DeviceUsable || d.Level == DeviceDeclared }
+
+// Answers reports whether programs that bring their own libraries can expect to
+// reach the device: that makes its class a word for hardware.
+func (d *Device) Answers() bool { return d.Level != DevicePresent && d.Level != "" }
+
 // Device is a processor, a GPU, a slice of one, or another accelerator.
 type Device struct {
 	Class    string      `json:"class"` // cpu, cuda, rocm, mps, openvino, …: a word for hardware
@@ -75,6 +86,7 @@ type Device struct {
 	Compute  string      `json:"compute_capability,omitempty"`
 	Driver   string      `json:"driver,omitempty"`
 	MIG      bool        `json:"mig,omitempty"` // it is a slice of a GPU
+	PCI      string      `json:"pci,omitempty"` // its address on the bus, as in /sys/bus/pci/devices
 	Level    DeviceLevel `json:"level"`
 	Reason   string      `json:"reason,omitempty"`  // why it is not usable
 	Engines  []string    `json:"engines,omitempty"` // those that ran a kernel on it

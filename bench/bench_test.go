@@ -25,6 +25,10 @@ func TestConfigIsFilledInAndChecked(t *testing.T) {
 		`{"model":"mlp","engine":"command"}`:                "config.runner",
 		`{"model":"mine","runner":["./r"]}`:                 "",
 		`{"model":"gpt2","engine":"labmesh-go"}`:            "config.engine",
+		`{"model":"mlp","device":"cuda:1"}`:                 "",
+		`{"model":"mlp","device":"gpu"}`:                    "config.device",
+		`{"model":"mlp","device":"cuda:one"}`:               "config.device",
+		`{"model":"mlp","device":"auto:1"}`:                 "config.device",
 		`{"model":"mlp","candidate":{"repeats":3}}`:         "config.candidate",
 		`{"model":"mlp","candidate":{"threads":-1}}`:        "config.threads",
 		`{"model":"mlp","candidate":{"candidate":{"a":1}}}`: "config.candidate",
@@ -82,6 +86,18 @@ func TestPlaceAsksForWhatTheConfigNeeds(t *testing.T) {
 		bench.Place(&s)
 		if !s.Requirements.Exclusive || !slices.Equal(s.Requirements.Tools, want) {
 			t.Errorf("%s: %+v, want the tools %v", config, s.Requirements, want)
+		}
+	}
+	for config, want := range map[string][]string{
+		`{"model":"mlp","device":"cpu"}`:                               {"cuda"},
+		`{"model":"mlp","device":"cuda:1"}`:                            {"cuda"},
+		`{"model":"mlp","device":"rocm"}`:                              {"cuda", "rocm"},
+		`{"model":"mlp","device":"cuda","candidate":{"device":"mps"}}`: {"cuda", "mps"},
+	} {
+		had := []string{"cuda"}
+		s := labmesh.Spec{Kind: labmesh.Benchmark, Config: json.RawMessage(config), Requirements: labmesh.Requirements{Hardware: had}}
+		if bench.Place(&s); !slices.Equal(s.Requirements.Hardware, want) || len(had) != 1 {
+			t.Errorf("%s: hardware %v, want %v", config, s.Requirements.Hardware, want)
 		}
 	}
 	s := labmesh.Spec{Kind: labmesh.Custom}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 
 	"labmesh"
@@ -18,6 +19,9 @@ const (
 	EngineBuiltIn = "labmesh-go"
 	EngineCommand = "command" // a runner of the task's own, see [Config].Runner
 )
+
+// deviceAuto leaves the device to what the requirements ask for.
+const deviceAuto = "auto"
 
 // Engines lists every engine that a task may ask for.
 func Engines() []string {
@@ -44,6 +48,8 @@ const (
 	LengthMax     = 1 << 20
 	RunnerArgsMax = 100
 	ModelBytesMax = 500
+
+	DeviceIndexMax = 255
 )
 
 // Config is the config of a benchmark task. [Parse] fills in what is not said.
@@ -150,7 +156,7 @@ func (c *Config) fill() {
 	for _, f := range []struct {
 		field *string
 		value string
-	}{{&c.Source, "auto"}, {&c.Engine, EngineAuto}, {&c.Device, "auto"}, {&c.Precision, DefaultPrecision}} {
+	}{{&c.Source, "auto"}, {&c.Engine, EngineAuto}, {&c.Device, deviceAuto}, {&c.Precision, DefaultPrecision}} {
 		if *f.field == "" {
 			*f.field = f.value
 		}
@@ -211,10 +217,30 @@ func (c *Config) check() *labmesh.Error {
 			return refuse(f.name, "%v is not in %v to %v", f.value, f.low, f.high)
 		}
 	}
+	if refused := c.checkDevice(); refused != nil {
+		return refused
+	}
 	if refused := c.checkBatches(); refused != nil {
 		return refused
 	}
 	return c.checkModel()
+}
+
+// Devices lists the classes of devices that a task may name.
+func Devices() []string {
+	return []string{deviceAuto, labmesh.ClassCPU, "cuda", "rocm", "mps", "openvino", "qnn", "webgpu", "webnn"}
+}
+
+// checkDevice refuses what is neither a class nor a class with an index.
+func (c *Config) checkDevice() *labmesh.Error {
+	class, index, indexed := strings.Cut(c.Device, ":")
+	if !slices.Contains(Devices(), class) {
+		return refuse("device", "%.40q is not one of %s, with an index after a colon if it matters, as in cuda:1", c.Device, strings.Join(Devices(), ", "))
+	}
+	if n, err := strconv.Atoi(index); indexed && (err != nil || n < 0 || n > DeviceIndexMax || class == deviceAuto) {
+		return refuse("device", "%.40q: after the colon belongs an index of 0 to %d", c.Device, DeviceIndexMax)
+	}
+	return nil
 }
 
 func (c *Config) checkBatches() *labmesh.Error {
@@ -290,7 +316,7 @@ func (c *Config) Tools() []string {
 }
 
 // Place adds to the requirements of a benchmark task what its config calls for: the
-// engine it needs, and the worker to itself, so that nothing disturbs the measurement.
+// engine it needs, the class of the device it names, and the worker to itself, so that nothing disturbs the measurement.
 // The config of s has been checked; other tasks stay as they are.
 func Place(s *labmesh.Spec) {
 	if s.Kind != labmesh.Benchmark {
@@ -302,11 +328,23 @@ func Place(s *labmesh.Spec) {
 		return
 	}
 	b, _ := c.B()
-	for _, t := range append(c.Tools(), b.Tools()...) {
-		if !slices.Contains(s.Requirements.Tools, t) {
-			s.Requirements.Tools = append(s.Requirements.Tools[:len(s.Requirements.Tools):len(s.Requirements.Tools)], t)
+	r := &s.Requirements
+	r.Tools = with(r.Tools, append(c.Tools(), b.Tools()...)...)
+	for _, device := range []string{c.Device, b.Device} {
+		if class, _, _ := strings.Cut(device, ":"); class != deviceAuto && class != labmesh.ClassCPU {
+			r.Hardware = with(r.Hardware, class)
 		}
 	}
+}
+
+// with is list with those words added that it lacks. It leaves the list it was given alone.
+func with(list []string, words ...string) []string {
+	for _, w := range words {
+		if !slices.Contains(list, w) {
+			list = append(list[:len(list):len(list)], w)
+		}
+	}
+	return list
 }
 
 func names() string { return join(func(Model) bool { return true }) }

@@ -33,6 +33,7 @@ type Config struct {
 	Slots      int // 0 means one for each core
 	NoWork     bool
 	Tags       map[string]string
+	Declared   []labmesh.Device // that the person at the machine says it has; see probe.ParseDeclared
 
 	BlobCache int64 // bytes of bundles and outputs that are kept here; 0 means 10 GiB, or a tenth of a smaller disk
 

@@ -38,7 +38,7 @@ func (l *labour) capabilities(ctx context.Context, cfg Config) labmesh.Capabilit
 	if l.processes != nil {
 		trying.Go(func() { have, absent = box(cfg).Probe(ctx) })
 	}
-	c := probe.Probe(ctx, probe.Config{Dir: cfg.DataDir, GPUChild: cfg.GPUChild})
+	c := probe.Probe(ctx, probe.Config{Dir: cfg.DataDir, GPUChild: cfg.GPUChild, Declared: cfg.Declared})
 	trying.Wait()
 	c.Sandboxes = have
 	for name, why := range absent {

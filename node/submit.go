@@ -207,7 +207,7 @@ func (s *service) whyPending(t *labmesh.Task, why *httpapi.Why) {
 	needs := &t.Spec.Requirements
 	fits, open := 0, 0
 	for w := range view.Workers() {
-		ww := httpapi.WhyWorker{Worker: w.ID, Reasons: needs.Misfits(t.Spec.Kind, w)}
+		ww := httpapi.WhyWorker{Worker: w.ID, Hostname: w.Hostname, Reasons: needs.Misfits(t.Spec.Kind, w)}
 		ww.Fits = len(ww.Reasons) == 0
 		if w.Status != labmesh.WorkerActive {
 			ww.Reasons = append(ww.Reasons, "it is "+string(w.Status)+": "+w.Reason)
@@ -273,7 +273,11 @@ func firstReasons(workers []httpapi.WhyWorker) string {
 	var out []string
 	for _, w := range workers {
 		if len(w.Reasons) > 0 && len(out) < most {
-			out = append(out, string(w.Worker)+": "+w.Reasons[0])
+			name := string(w.Worker)
+			if w.Hostname != "" && w.Hostname != name {
+				name += " (" + w.Hostname + ")"
+			}
+			out = append(out, name+": "+w.Reasons[0])
 		}
 	}
 	return strings.Join(out, "; ")

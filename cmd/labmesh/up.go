@@ -39,6 +39,7 @@ type upFlags struct {
 	cfg      node.Config
 	worker   string
 	tags     map[string]string
+	declared declaredFlag
 	level    string
 	format   string
 	profile  string
@@ -87,6 +88,7 @@ Tasks run as the user who runs the node.`,
 	fl.IntVar(&f.cfg.Slots, "slots", 0, "how many tasks of one CPU run at a time (default one for each core)")
 	fl.BoolVar(&f.cfg.NoWork, "no-work", false, "take no tasks on this machine")
 	fl.StringToStringVar(&f.tags, "tag", nil, "`key=value` that tasks may ask for; may be repeated")
+	fl.Var(&f.declared, "declare", "a `device` that this machine has, whatever is found: cuda:name=NVIDIA T4,memory_gb=16,compute=7.5; may be repeated")
 	fl.StringVar(&f.blobCache, "blob-cache", "", "how much `SIZE` bundles and artifacts may take on this disk, e.g. 50GiB (default 10GiB, or a tenth of a smaller disk)")
 	fl.IntVar(&f.cfg.MaxReplicas, "max-replicas", consensus.MaxReplicas, "how many nodes of the mesh hold a copy of its log")
 	fl.StringVar(&f.profile, "raft-profile", "fast", "`profile` of the timeouts between nodes: fast, or wan for long lines and saturated machines")
@@ -98,6 +100,27 @@ Tasks run as the user who runs the node.`,
 	fl.StringVar(&f.onStop, "on-stop", onStopAuto, "what becomes of running attempts: stop, keep, or auto (SIGTERM keeps them, Ctrl-C stops them)")
 	fl.BoolVar(&f.noInvite, "no-invite", false, "mint and print no invite at start")
 	return cmd
+}
+
+// declaredFlag are devices that the person at the machine declares. In one value, as
+// in the environment, there may be several with semicolons between.
+type declaredFlag []labmesh.Device
+
+func (f *declaredFlag) String() string { return "" }
+
+// Type names the values for pflag.
+func (f *declaredFlag) Type() string { return "device" }
+
+// Set adds devices.
+func (f *declaredFlag) Set(value string) error {
+	for s := range strings.SplitSeq(value, ";") {
+		d, err := probe.ParseDeclared(s)
+		if err != nil {
+			return err
+		}
+		*f = append(*f, d)
+	}
+	return nil
 }
 
 func runUp(cmd *cobra.Command, a *app, f *upFlags) error {
@@ -145,7 +168,7 @@ func (f *upFlags) config(a *app) (node.Config, error) {
 	if cfg.DataDir == "" {
 		cfg.DataDir = client.DefaultDataDir(a.getenv)
 	}
-	cfg.WorkerID, cfg.Tags, cfg.Version = labmesh.WorkerID(f.worker), f.tags, version()
+	cfg.WorkerID, cfg.Tags, cfg.Declared, cfg.Version = labmesh.WorkerID(f.worker), f.tags, f.declared, version()
 	switch f.profile {
 	case "fast":
 		cfg.Profile = consensus.Fast

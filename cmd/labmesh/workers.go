@@ -81,10 +81,11 @@ func (a *app) printWorker(w api.Worker) error {
 	if d := w.Full.Disk; d != nil {
 		show("disk", fmt.Sprintf("%s, %s free", gib(d.TotalGB), gib(d.FreeGB)))
 	}
-	if g := w.Full.GPU; g != nil {
-		for _, d := range g.Devices {
-			show("gpu", fmt.Sprintf("%d: %s, %s, compute %s", d.Index, d.Name, gib(d.MemoryGB), d.ComputeCapability))
-		}
+	for i := range w.Full.Devices {
+		show("device", deviceLine(&w.Full.Devices[i]))
+	}
+	for _, e := range w.Full.Engines {
+		show("engine", engineLine(e))
 	}
 	show("sandboxes", join(w.Full.Sandboxes))
 	for _, name := range sortedKeys(w.Full.Absent) {
@@ -106,6 +107,30 @@ func (a *app) printWorker(w api.Worker) error {
 	}
 	fmt.Fprintln(a.out)
 	return a.printTasks(w.Tasks)
+}
+
+// deviceLine says in a line what a device is, and why it is not usable.
+func deviceLine(d *labmesh.Device) string {
+	parts := []string{strings.TrimSpace(fmt.Sprintf("%s:%d %s", d.Class, d.Index, d.Name))}
+	for _, p := range []struct{ before, value string }{{"", gib(d.MemoryGB)}, {"compute ", d.Compute}, {"driver ", d.Driver}, {"", d.UUID}, {"runs with ", strings.Join(d.Engines, ", ")}} {
+		if p.value != "" {
+			parts = append(parts, p.before+p.value)
+		}
+	}
+	line := fmt.Sprintf("%s: %s", d.Level, strings.Join(parts, ", "))
+	if d.Reason != "" {
+		line += " (" + d.Reason + ")"
+	}
+	return line
+}
+
+// engineLine says in a line what an engine is, or why it does not work.
+func engineLine(e labmesh.Engine) string {
+	line := strings.TrimSpace(e.Name + " " + e.Version + " " + e.Path)
+	if e.Reason != "" {
+		line += " does not work: " + e.Reason
+	}
+	return line
 }
 
 func gib(n float64) string {

@@ -38,9 +38,9 @@ func cgroupMemory(root string) (limit, used uint64, ok bool) {
 func tightest(mount, path, limitFile, usedFile string) (limit, used uint64, ok bool) {
 	for {
 		dir := filepath.Join(mount, path)
-		if l, err := number(filepath.Join(dir, limitFile)); err == nil && (!ok || l < limit) {
+		if l, err := numberIn(filepath.Join(dir, limitFile)); err == nil && (!ok || l < limit) {
 			limit, ok = l, true
-			used, _ = number(filepath.Join(dir, usedFile)) // 0 claims no less than there is
+			used, _ = numberIn(filepath.Join(dir, usedFile)) // 0 claims no less than there is
 		}
 		if path == "/" || path == "." || path == "" {
 			return limit, used, ok
@@ -49,8 +49,8 @@ func tightest(mount, path, limitFile, usedFile string) (limit, used uint64, ok b
 	}
 }
 
-// number reads a file with one number; "max" is none.
-func number(file string) (uint64, error) {
+// numberIn reads a file with one number; "max" is none.
+func numberIn(file string) (uint64, error) {
 	data, err := os.ReadFile(file)
 	if err != nil {
 		return 0, err

@@ -1,15 +1,13 @@
 package probe
 
 import (
-	"bytes"
 	"context"
-	"encoding/csv"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -17,11 +15,14 @@ import (
 	"labmesh"
 )
 
-// gpuReport is what the GPU child writes: the GPUs, or why there are none.
+// gpuReport is what is known of the NVIDIA GPUs of a machine: by the GPU child,
+// which writes it, or by nvidia-smi.
 type gpuReport struct {
-	GPU    *labmesh.GPU `json:"gpu,omitempty"`
-	Reason string       `json:"reason,omitempty"`
-	NoLib  bool         `json:"no_library,omitempty"`
+	Devices     []labmesh.Device `json:"devices,omitempty"`
+	CUDAVersion string           `json:"cuda_version,omitempty"`
+	Driver      string           `json:"driver,omitempty"`
+	Reason      string           `json:"reason,omitempty"` // why there are none
+	NoLib       bool             `json:"no_library,omitempty"`
 }
 
 // libraryMissing is said where the driver's library cannot be loaded.
@@ -36,155 +37,132 @@ func Child(program string, args ...string) func(context.Context) ([]byte, error)
 		cmd.WaitDelay = time.Second
 		out, err := cmd.Output()
 		if err != nil {
-			return nil, fmt.Errorf("GPU detection in a child process: %w", err)
+			return nil, fmt.Errorf("GPU detection in a child process: %w%s", err, lastWords(err))
 		}
 		return out, nil
 	}
 }
 
-// gpus finds the NVIDIA GPUs whose driver really answers, or says why there are none.
-func gpus(ctx context.Context, cfg Config) (*labmesh.GPU, string) {
+// lastWords is the last line that a program wrote to its standard error before it failed.
+func lastWords(err error) string {
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) {
+		return ""
+	}
+	said := strings.TrimSpace(string(exit.Stderr))
+	if said == "" {
+		return ""
+	}
+	return fmt.Sprintf(": %.200s", said[strings.LastIndexByte(said, '\n')+1:])
+}
+
+// nvidia finds the NVIDIA GPUs whose driver really answers, and those that are
+// only on the bus. Without any that answers it says why.
+func nvidia(ctx context.Context, cfg Config, cards []card) (found gpuReport, why string) {
+	found, why = nvidiaDriver(ctx, cfg, cards)
+	listed := map[string]bool{}
+	for i := range found.Devices {
+		d := &found.Devices[i]
+		d.Class, listed[d.PCI] = classCUDA, true
+		if d.Driver == "" {
+			d.Driver = found.Driver
+		}
+	}
+	reason := why
+	if reason == "" {
+		reason = "the NVIDIA driver answers, but does not list this GPU: nvidia-smi and the kernel's log (dmesg) may say why"
+	}
+	for _, c := range cards {
+		if c.display() && c.vendor == vendorNVIDIA && !listed[c.address] {
+			found.Devices = append(found.Devices, labmesh.Device{Class: classCUDA, Index: len(found.Devices), Name: c.name("NVIDIA GPU"), PCI: c.address, Level: labmesh.DevicePresent, Reason: reason})
+		}
+	}
+	if why == "" && !slices.ContainsFunc(found.Devices, func(d labmesh.Device) bool { return d.Answers() }) {
+		why = found.Devices[0].Reason // there are some, or it would say why not
+	}
+	return found, why
+}
+
+// nvidiaDriver asks the driver through its library, in a child process, and where that
+// fails through nvidia-smi.
+func nvidiaDriver(ctx context.Context, cfg Config, cards []card) (gpuReport, string) {
 	var why string
 	noLib := cfg.GPUChild == nil
 	if !noLib {
 		r, err := askChild(ctx, cfg)
-		if err == nil && r.GPU != nil {
-			return r.GPU, ""
+		if err == nil && len(r.Devices) > 0 {
+			return r, ""
 		}
 		if why, noLib = r.Reason, r.NoLib; err != nil {
 			why = err.Error()
 		}
 	}
-	gpu, err := askSMI(ctx, cfg.Environ)
+	r, err := askSMI(ctx, cfg)
 	if err == nil {
-		return gpu, ""
+		return r, ""
 	}
-	if !errors.Is(err, exec.ErrNotFound) && (noLib || why == "") {
-		return nil, err.Error()
+	if !errors.Is(err, exec.ErrNotFound) {
+		if why != "" {
+			return gpuReport{}, why + "; " + err.Error()
+		}
+		return gpuReport{}, err.Error()
 	}
-	return nil, explain(why, noLib, traces(cfg.Root))
+	return gpuReport{}, explain(why, noLib, cfg, cards)
 }
 
 func askChild(ctx context.Context, cfg Config) (r gpuReport, err error) {
-	ctx, cancel := context.WithTimeout(ctx, gpuTimeout)
+	ctx, cancel := context.WithTimeout(ctx, cfg.Patience)
 	defer cancel()
 	out, err := cfg.GPUChild(ctx)
 	if ctx.Err() != nil {
-		return r, fmt.Errorf("the NVIDIA driver did not answer within %v", gpuTimeout)
+		return r, fmt.Errorf("the NVIDIA driver did not answer within %v", cfg.Patience)
 	}
 	if err != nil {
 		return r, err
 	}
 	if err := json.Unmarshal(out, &r); err != nil {
-		return r, fmt.Errorf("GPU detection in a child process: %w", err)
+		return gpuReport{}, fmt.Errorf("GPU detection in a child process: %w", err)
 	}
-	if r.GPU != nil && r.GPU.Count == 0 {
-		r.GPU, r.Reason = nil, "the NVIDIA driver answers, and shows no GPU"
+	if len(r.Devices) == 0 && r.Reason == "" && !r.NoLib {
+		r.Reason = noGPUShown
 	}
 	return r, nil
 }
 
-// smiQuery is what nvidia-smi is asked for, in this order.
-const smiQuery = "index,uuid,name,memory.total,compute_cap,driver_version"
-
-// askSMI asks nvidia-smi, where NVML could not be asked.
-func askSMI(ctx context.Context, environ []string) (*labmesh.GPU, error) {
-	path, err := findTool("nvidia-smi", environ)
-	if err != nil {
-		return nil, err
-	}
-	ctx, cancel := context.WithTimeout(ctx, gpuTimeout)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, path, "--query-gpu="+smiQuery, "--format=csv,noheader,nounits")
-	cmd.Env, cmd.WaitDelay = environ, time.Second
-	out, err := cmd.Output()
-	if ctx.Err() != nil {
-		return nil, fmt.Errorf("nvidia-smi did not answer within %v", gpuTimeout)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("nvidia-smi says: %.200s (%w)", bytes.TrimSpace(out), err)
-	}
-	return parseSMI(out)
-}
-
-// parseSMI reads the answer of nvidia-smi to smiQuery, memory in MiB.
-func parseSMI(out []byte) (*labmesh.GPU, error) {
-	r := csv.NewReader(bytes.NewReader(out))
-	r.TrimLeadingSpace = true
-	r.FieldsPerRecord = strings.Count(smiQuery, ",") + 1
-	rows, err := r.ReadAll()
-	if err != nil {
-		return nil, fmt.Errorf("read the answer of nvidia-smi: %w", err)
-	}
-	g := &labmesh.GPU{}
-	for _, row := range rows {
-		index, err := strconv.Atoi(row[0])
-		if err != nil {
-			return nil, fmt.Errorf("read the answer of nvidia-smi: index: %w", err)
-		}
-		d := labmesh.GPUDevice{Index: index, UUID: row[1], Name: row[2]}
-		if mb, err := strconv.ParseFloat(row[3], 64); err == nil { // else "[N/A]"
-			d.MemoryGB = round(mb*mib/gib, 2)
-		}
-		if _, err := strconv.ParseFloat(row[4], 64); err == nil {
-			d.ComputeCapability = row[4]
-		}
-		g.Devices, g.Driver = append(g.Devices, d), row[5]
-	}
-	if len(g.Devices) == 0 {
-		return nil, errors.New("nvidia-smi answers, and shows no GPU")
-	}
-	return summarize(g), nil
-}
-
-// summarize fills in what a GPU says of its first device.
-func summarize(g *labmesh.GPU) *labmesh.GPU {
-	g.Count = len(g.Devices)
-	if g.Count > 0 {
-		d := g.Devices[0]
-		g.Name, g.MemoryGB = d.Name, d.MemoryGB
-		g.CUDACompute, _ = strconv.ParseFloat(d.ComputeCapability, 64) // 0, and so absent, when it is not known
-	}
-	return g
-}
-
-// trace is what of an NVIDIA GPU can be seen without its driver's library.
-type trace struct {
-	device string // a device file
-	pci    bool   // one is on the PCI bus
-	module bool   // the kernel module is loaded
-}
-
-// traces looks for signs of a GPU in the file system below root.
-func traces(root string) (t trace) {
-	at := func(path string) string { return filepath.Join("/", root, path) }
-	if found, _ := filepath.Glob(at("dev/nvidia[0-9]*")); len(found) > 0 {
-		t.device = strings.TrimPrefix(found[0], strings.TrimSuffix(at("."), "/"))
-	}
-	_, err := os.Stat(at("proc/driver/nvidia/version"))
-	t.module = err == nil
-	vendors, _ := filepath.Glob(at("sys/bus/pci/devices/*/vendor"))
-	for _, v := range vendors {
-		vendor, _ := os.ReadFile(v)
-		class, _ := os.ReadFile(filepath.Join(filepath.Dir(v), "class"))
-		if strings.TrimSpace(string(vendor)) == "0x10de" && strings.HasPrefix(string(class), "0x03") { // NVIDIA, display
-			t.pci = true
-		}
-	}
-	return t
-}
+const noGPUShown = "the NVIDIA driver answers, and shows no GPU"
 
 // explain says why a machine offers no CUDA.
-func explain(why string, noLib bool, t trace) string {
-	switch {
-	case !noLib:
+func explain(why string, noLib bool, cfg Config, cards []card) string {
+	if !noLib {
 		return why
-	case t.device != "":
-		return fmt.Sprintf("NVIDIA device files are there (%s), but %s: install the driver's libraries, or start the container with them", t.device, libraryMissing)
-	case t.module:
+	}
+	if found := cfg.glob("dev/nvidia[0-9]*"); len(found) > 0 {
+		return fmt.Sprintf("NVIDIA device files are there (%s), but %s: install the driver's libraries, or start the container with them", found[0], libraryMissing)
+	}
+	if _, err := os.Stat(cfg.at("proc/driver/nvidia/version")); err == nil {
 		return "the NVIDIA kernel module is loaded, but " + libraryMissing + ": install the driver's libraries"
-	case t.pci:
-		return "an NVIDIA GPU is on the PCI bus, but it has no NVIDIA driver: " + libraryMissing
+	}
+	for _, c := range cards {
+		if c.display() && c.vendor == vendorNVIDIA {
+			return "an NVIDIA GPU is on the PCI bus, but it has no NVIDIA driver: " + libraryMissing
+		}
 	}
 	return "no NVIDIA driver: " + libraryMissing
+}
+
+// summary is what the older words for GPUs say of the devices that answer; nil without any.
+func summary(devices []labmesh.Device, r gpuReport) *labmesh.GPU {
+	g := &labmesh.GPU{CUDAVersion: r.CUDAVersion, Driver: r.Driver}
+	for i := range devices {
+		if d := &devices[i]; d.Class == classCUDA && d.Answers() {
+			g.Devices = append(g.Devices, labmesh.GPUDevice{Index: d.Index, UUID: d.UUID, Name: d.Name, MemoryGB: d.MemoryGB, ComputeCapability: d.Compute})
+		}
+	}
+	if g.Count = len(g.Devices); g.Count == 0 {
+		return nil
+	}
+	d := g.Devices[0]
+	g.Name, g.MemoryGB = d.Name, d.MemoryGB
+	g.CUDACompute, _ = strconv.ParseFloat(d.ComputeCapability, 64) // 0, and so absent, when it is not known
+	return g
 }

@@ -31,31 +31,40 @@ func askNVML() gpuReport {
 	if ret != nvml.SUCCESS {
 		return gpuReport{Reason: "the NVIDIA driver does not list its GPUs: " + ret.Error()}
 	}
-	g := &labmesh.GPU{}
+	var r gpuReport
 	if v, ret := nvml.SystemGetDriverVersion(); ret == nvml.SUCCESS {
-		g.Driver = v
+		r.Driver = v
 	}
 	if v, ret := nvml.SystemGetCudaDriverVersion(); ret == nvml.SUCCESS {
-		g.CUDAVersion = fmt.Sprintf("%d.%d", v/1000, v%1000/10)
+		r.CUDAVersion = fmt.Sprintf("%d.%d", v/1000, v%1000/10)
 	}
+	sliced := false
 	for i := range count {
-		d, ret := device(i)
+		h, ret := nvml.DeviceGetHandleByIndex(i)
 		if ret != nvml.SUCCESS {
-			return gpuReport{Reason: fmt.Sprintf("GPU %d does not answer: %v", i, ret.Error())}
+			r.Devices = append(r.Devices, labmesh.Device{Index: i, Level: labmesh.DevicePresent, Reason: "the NVIDIA driver has no answer for it: " + ret.Error()})
+			continue
 		}
-		g.Devices = append(g.Devices, d)
+		d := describe(h)
+		d.Index = i
+		if !inMIGMode(h) {
+			r.Devices = append(r.Devices, d)
+			continue
+		}
+		sliced = true
+		r.Devices = append(r.Devices, migSlices(h, d)...)
 	}
-	return gpuReport{GPU: summarize(g)}
+	if sliced {
+		r.Devices = number(r.Devices)
+	}
+	return r
 }
 
-func device(i int) (labmesh.GPUDevice, nvml.Return) {
-	d := labmesh.GPUDevice{Index: i}
-	h, ret := nvml.DeviceGetHandleByIndex(i)
-	if ret != nvml.SUCCESS {
-		return d, ret
-	}
-	if d.Name, ret = h.GetName(); ret != nvml.SUCCESS {
-		return d, ret
+// describe says what the driver knows of a GPU. What it does not is left out.
+func describe(h nvml.Device) labmesh.Device {
+	d := labmesh.Device{Level: labmesh.DeviceDriver}
+	if v, ret := h.GetName(); ret == nvml.SUCCESS {
+		d.Name = v
 	}
 	if v, ret := h.GetUUID(); ret == nvml.SUCCESS {
 		d.UUID = v
@@ -64,7 +73,47 @@ func device(i int) (labmesh.GPUDevice, nvml.Return) {
 		d.MemoryGB = gb(m.Total)
 	}
 	if major, minor, ret := h.GetCudaComputeCapability(); ret == nvml.SUCCESS {
-		d.ComputeCapability = fmt.Sprintf("%d.%d", major, minor)
+		d.Compute = fmt.Sprintf("%d.%d", major, minor)
 	}
-	return d, nvml.SUCCESS
+	if p, ret := h.GetPciInfo(); ret == nvml.SUCCESS {
+		d.PCI = fmt.Sprintf("%04x:%02x:%02x.0", p.Domain, p.Bus, p.Device)
+	}
+	return d
+}
+
+// inMIGMode asks whether a GPU is cut into slices. A library from before there
+// were any lacks the function, and to call it would kill this process.
+func inMIGMode(h nvml.Device) bool {
+	if nvml.Extensions().LookupSymbol("nvmlDeviceGetMigMode") != nil {
+		return false
+	}
+	now, _, ret := h.GetMigMode()
+	return ret == nvml.SUCCESS && now == nvml.DEVICE_MIG_ENABLE
+}
+
+// migSlices are the slices of a GPU in MIG mode, each a device of its own.
+func migSlices(h nvml.Device, whole labmesh.Device) (out []labmesh.Device) {
+	most, ret := h.GetMaxMigDeviceCount()
+	if ret != nvml.SUCCESS {
+		most = 0
+	}
+	for i := range most {
+		slice, ret := h.GetMigDeviceHandleByIndex(i)
+		if ret != nvml.SUCCESS {
+			continue // that place is empty
+		}
+		d := describe(slice)
+		d.MIG, d.PCI = true, whole.PCI
+		if d.Compute == "" {
+			d.Compute = whole.Compute
+		}
+		if d.Name == "" {
+			d.Name = whole.Name + " MIG"
+		}
+		out = append(out, d)
+	}
+	if len(out) == 0 {
+		out = append(out, withoutSlices(whole))
+	}
+	return out
 }

@@ -1,7 +1,12 @@
 // Package probe finds out what a machine really offers, and what it is doing:
-// processors, memory, disk, GPUs, interpreters and toolchains. What cannot be
+// processors, memory, disk, accelerators, interpreters and toolchains. What cannot be
 // known is absent; hardware that was looked for and not found is listed with
 // the reason why not.
+//
+// A device is present when it is on a bus, of level driver when its driver answers
+// and its files may be opened, and usable once an engine has run a kernel on it ([Merge]). From
+// level driver on its class is a word for hardware: that is enough for tasks that bring their own
+// libraries. Benchmarks go by usable.
 package probe
 
 import (
@@ -23,14 +28,8 @@ const (
 	gib = 1 << 30
 	mib = 1 << 20
 
-	gpuTimeout  = 5 * time.Second // for the GPU child, and again for nvidia-smi
+	patience    = 5 * time.Second // for the GPU child, and again for nvidia-smi
 	toolTimeout = 5 * time.Second // for one tool to say its version
-)
-
-// The words for hardware.
-const (
-	wordCPU  = "cpu"
-	wordCUDA = "cuda"
 )
 
 // Config says where to look.
@@ -39,8 +38,10 @@ type Config struct {
 	// GPUChild runs [GPUChild] in a process of its own and returns what it
 	// wrote; nil does without NVML. [Child] makes one.
 	GPUChild func(ctx context.Context) ([]byte, error)
-	Environ  []string // the node's environment; nil means that of this process
-	Root     string   // of the file system with /proc, /sys and /dev; "" means /
+	Environ  []string         // the node's environment; nil means that of this process
+	Root     string           // of the file system with /proc, /sys and /dev; "" means /
+	Declared []labmesh.Device // that the person at the machine says it has, see [ParseDeclared]
+	Patience time.Duration    // for a driver to answer; 0 means 5 s
 }
 
 // Probe finds out what this machine offers. It takes as long as the slowest
@@ -49,7 +50,10 @@ func Probe(ctx context.Context, cfg Config) labmesh.Capabilities {
 	if cfg.Environ == nil {
 		cfg.Environ = os.Environ()
 	}
-	c := labmesh.Capabilities{Platform: runtime.GOOS + "/" + runtime.GOARCH, Hardware: []string{wordCPU}, Absent: map[string]string{}}
+	if cfg.Patience == 0 {
+		cfg.Patience = patience
+	}
+	c := labmesh.Capabilities{Platform: runtime.GOOS + "/" + runtime.GOARCH, Absent: map[string]string{}}
 	c.Hostname, _ = os.Hostname() // "" where it has none
 	var parts sync.WaitGroup
 	defer parts.Wait()
@@ -57,14 +61,9 @@ func Probe(ctx context.Context, cfg Config) labmesh.Capabilities {
 	parts.Go(func() { c.Memory = memory(ctx, cfg.Root) })
 	parts.Go(func() { c.Disk = diskOf(cfg.Dir) })
 	parts.Go(func() { c.Tools = tools(ctx, cfg.Environ) })
-	gpu, why := gpus(ctx, cfg)
-	if gpu != nil {
-		c.GPU = gpu
-		c.Hardware = append(c.Hardware, wordCUDA)
-	} else {
-		c.Absent[wordCUDA] = why
-	}
+	found, gpu := accelerators(ctx, cfg)
 	parts.Wait()
+	equip(&c, found, gpu, cfg.Declared)
 	return c
 }
 

@@ -104,7 +104,7 @@ func TestSaysWhyThereIsNoCUDA(t *testing.T) {
 		"device files":    {says(noLibrary), map[string]string{"dev/nvidia0": ""}, "device files are there (/dev/nvidia0), but libnvidia-ml.so.1 not found"},
 		"a kernel module": {says(noLibrary), map[string]string{"proc/driver/nvidia/version": ""}, "the NVIDIA kernel module is loaded"},
 		"no answer":       {says(`{"reason":"the NVIDIA driver does not answer: x"}`), nil, "does not answer: x"},
-		"no GPUs":         {says(`{"gpu":{"count":0}}`), nil, "shows no GPU"},
+		"no GPUs":         {says(`{}`), nil, "shows no GPU"},
 		"a dead child":    {func(context.Context) ([]byte, error) { return nil, errors.New("signal: aborted") }, nil, "aborted"},
 		"no child":        {nil, nil, "no NVIDIA driver"},
 	} {
@@ -117,7 +117,7 @@ func TestSaysWhyThereIsNoCUDA(t *testing.T) {
 
 func TestAsksNvidiaSMIWhenNVMLCannotBeAsked(t *testing.T) {
 	t.Parallel()
-	bin := root(t, map[string]string{"nvidia-smi": "#!/bin/sh\necho '0, GPU-a1, NVIDIA T4, 15360, 7.5, 535.1'\necho '1, GPU-b2, NVIDIA X, [N/A], [N/A], 535.1'\n"})
+	bin := root(t, map[string]string{"nvidia-smi": "#!/bin/sh\necho '0, GPU-a1, NVIDIA T4, 00000000:01:00.0, 15360, 535.1, 7.5, [N/A]'\necho '1, GPU-b2, NVIDIA X, 00000000:02:00.0, [N/A], 535.1, [N/A], [N/A]'\n"})
 	dead := func(context.Context) ([]byte, error) { return nil, errors.New("signal: aborted") }
 	c := probe.Probe(t.Context(), probe.Config{Dir: t.TempDir(), GPUChild: dead, Environ: []string{"PATH=" + bin}, Root: root(t, nil)})
 	if c.GPU == nil || c.GPU.Count != 2 || c.GPU.Name != "NVIDIA T4" || c.GPU.MemoryGB != 15 || c.GPU.CUDACompute != 7.5 || c.GPU.Driver != "535.1" ||

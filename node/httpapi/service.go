@@ -113,9 +113,10 @@ type Why struct {
 
 // WhyWorker says what one worker has to do with a waiting task.
 type WhyWorker struct {
-	Worker  labmesh.WorkerID `json:"worker_id"`
-	Fits    bool             `json:"fits"`
-	Reasons []string         `json:"reasons"` // why it does not run the task now
+	Worker   labmesh.WorkerID `json:"worker_id"`
+	Hostname string           `json:"hostname,omitempty"`
+	Fits     bool             `json:"fits"`
+	Reasons  []string         `json:"reasons"` // why it does not run the task now
 }
 
 // Mesh is what can be asked of the mesh itself.

@@ -51,7 +51,7 @@ func attempt(a *labmesh.Attempt) api.Attempt {
 func whyReply(y Why) api.Why {
 	out := api.Why{Task: y.Task, Status: y.Status, Summary: y.Summary, Ahead: y.Ahead, Workers: make([]api.WhyWorker, len(y.Workers))}
 	for i, w := range y.Workers {
-		out.Workers[i] = api.WhyWorker{Worker: w.Worker, Fits: w.Fits, Reasons: orNone(w.Reasons)}
+		out.Workers[i] = api.WhyWorker{Worker: w.Worker, Hostname: w.Hostname, Fits: w.Fits, Reasons: orNone(w.Reasons)}
 	}
 	return out
 }

@@ -36,6 +36,7 @@ type Mesh struct {
 type Node struct {
 	*node.Node
 	Index int
+	Has   labmesh.Capabilities // of its machine
 
 	dir    string
 	log    *consensus.Memory
@@ -50,7 +51,7 @@ func Start(t *testing.T, n int, runners map[labmesh.Kind]exec.Runner) *Mesh {
 	t.Helper()
 	m := &Mesh{sim: meshtest.NewSim(t), runners: runners}
 	for i := range n {
-		m.Nodes = append(m.Nodes, &Node{Index: i, dir: t.TempDir(), log: consensus.NewMemory(), ledger: memory.New()})
+		m.add(t, Plain())
 		m.Run(t, i)
 		if i == 0 {
 			var err error
@@ -71,6 +72,29 @@ func Start(t *testing.T, n int, runners map[labmesh.Kind]exec.Runner) *Mesh {
 	return m
 }
 
+// Plain is what the machine of a node offers unless a test says otherwise.
+func Plain() labmesh.Capabilities {
+	return labmesh.Capabilities{Platform: "test", Hardware: []string{"cpu"}, Memory: labmesh.Memory{TotalGB: 8}, Absent: map[string]string{"cuda": "no NVIDIA driver"}}
+}
+
+func (m *Mesh) add(t *testing.T, has labmesh.Capabilities) *Node {
+	n := &Node{Index: len(m.Nodes), Has: has, dir: t.TempDir(), log: consensus.NewMemory(), ledger: memory.New()}
+	m.Nodes = append(m.Nodes, n)
+	return n
+}
+
+// Join has one more node come, on a machine that offers what has says.
+func (m *Mesh) Join(t *testing.T, has labmesh.Capabilities) *Node {
+	t.Helper()
+	var err error
+	if m.invite, err = m.Nodes[0].Service().Invite(t.Context(), httpapi.InviteRequest{Role: labmesh.RoleNode, TTL: time.Hour, Uses: 1}); err != nil {
+		t.Fatal(err)
+	}
+	n := m.add(t, has)
+	m.Run(t, n.Index)
+	return n
+}
+
 // Run starts node i, for the first time or again.
 func (m *Mesh) Run(t *testing.T, i int) {
 	t.Helper()
@@ -80,7 +104,7 @@ func (m *Mesh) Run(t *testing.T, i int) {
 		WorkerID: labmesh.WorkerID("w" + string(rune('0'+i))),
 		Parts: node.Parts{
 			Libp2p: m.sim.Stranger(t, i).Libp2p, Backend: n.ledger, Log: n.log, Runners: m.runners, NoHTTP: true, NoDiscovery: true,
-			Capabilities: &labmesh.Capabilities{Platform: "test", Hardware: []string{"cpu"}, Memory: labmesh.Memory{TotalGB: 8}},
+			Capabilities: &n.Has,
 		},
 	}
 	if i > 0 {
