@@ -19,6 +19,7 @@ import (
 const (
 	internalCommand = "internal"
 	gpuCommand      = "gpu"
+	statesCommand   = "gpu-states"
 	ledgerCommand   = "check-ledger"
 	keeperCommand   = "keeper"
 	sandboxCommand  = "sandbox"
@@ -58,6 +59,11 @@ func newInternalCommand(a *app) *cobra.Command {
 			Use: gpuCommand, Short: "Ask the GPU driver what there is", Example: "  labmesh internal gpu",
 			Args: args(cobra.NoArgs, "it takes no arguments"),
 			RunE: func(*cobra.Command, []string) error { return probe.GPUChild(a.out) },
+		},
+		&cobra.Command{
+			Use: statesCommand, Short: "Ask the GPU driver, again and again, how the GPUs are", Example: "  echo 1 | labmesh internal gpu-states",
+			Args: args(cobra.NoArgs, "it takes no arguments"),
+			RunE: func(*cobra.Command, []string) error { return probe.GPUStatesChild(a.in, a.out) },
 		},
 		&cobra.Command{
 			Use: keeperCommand + " DIR WINDOW", Short: "Keep programs running while the node is away", Example: "  labmesh internal keeper <data-dir>/running 6s",

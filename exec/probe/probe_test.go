@@ -30,6 +30,9 @@ func TestMain(m *testing.M) {
 		return
 	case "dies":
 		os.Exit(127)
+	case "states":
+		playStates(os.Getenv("PROBE_TEST_STATES"))
+		return
 	}
 	goleak.VerifyTestMain(m)
 }
