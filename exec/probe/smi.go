@@ -40,7 +40,7 @@ func askSMI(ctx context.Context, cfg Config) (gpuReport, error) {
 		}
 		return out, err
 	}
-	fields, out, err := query(run)
+	fields, out, err := query(run, smiFields)
 	if err != nil {
 		return gpuReport{}, err
 	}
@@ -55,10 +55,10 @@ func askSMI(ctx context.Context, cfg Config) (gpuReport, error) {
 	return r.slice(parseSMIList(list)), nil
 }
 
-// query asks for all fields, and after each refusal for one less.
-func query(run func(...string) ([]byte, error)) (fields []string, out []byte, err error) {
-	fields = slices.Clone(smiFields)
-	for range smiFields {
+// query asks for all those fields, and after each refusal for one less.
+func query(run func(...string) ([]byte, error), all []string) (fields []string, out []byte, err error) {
+	fields = slices.Clone(all)
+	for range all {
 		out, err = run("--query-gpu="+strings.Join(fields, ","), "--format=csv,noheader,nounits")
 		if err == nil {
 			return fields, out, nil

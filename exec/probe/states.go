@@ -11,7 +11,6 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -234,37 +233,28 @@ var stateFields = []string{
 	"temperature.gpu", "power.draw", "power.limit", "clocks.sm", "clocks.max.sm", "clocks.mem", "utilization.gpu", "clocks_throttle_reasons.active",
 }
 
-// fieldRefused is how nvidia-smi refuses a field.
-var fieldRefused = regexp.MustCompile(`[Ff]ield "([a-z_.]+)" is not a valid field`)
-
 // smiStates asks nvidia-smi how the GPUs are.
 func smiStates(ctx context.Context, environ []string) ([]bench.GPUState, error) {
 	path, err := findTool("nvidia-smi", environ)
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, gpuTimeout)
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	run := func(args ...string) ([]byte, error) {
-		cmd := exec.CommandContext(ctx, path, append(args, "--format=csv,noheader,nounits")...)
+		cmd := exec.CommandContext(ctx, path, args...)
 		cmd.Env, cmd.WaitDelay = environ, time.Second
-		return cmd.CombinedOutput()
+		return cmd.Output()
 	}
-	fields := slices.Clone(stateFields)
-	out, err := run("--query-gpu=" + strings.Join(fields, ","))
-	for err != nil {
-		refused := fieldRefused.FindSubmatch(out)
-		if refused == nil || !slices.Contains(fields, string(refused[1])) {
-			return nil, fmt.Errorf("nvidia-smi says: %.200s (%w)", bytes.TrimSpace(out), err)
-		}
-		fields = slices.DeleteFunc(fields, func(f string) bool { return f == string(refused[1]) })
-		out, err = run("--query-gpu=" + strings.Join(fields, ","))
+	fields, out, err := query(run, stateFields)
+	if err != nil {
+		return nil, err
 	}
 	all, err := parseStates(fields, out)
 	if err != nil {
 		return nil, err
 	}
-	if out, err := run("--query-compute-apps=gpu_uuid,pid,process_name,used_gpu_memory"); err == nil {
+	if out, err := run("--query-compute-apps=gpu_uuid,pid,process_name,used_gpu_memory", "--format=csv,noheader,nounits"); err == nil {
 		addProcesses(all, out)
 	}
 	return all, nil
