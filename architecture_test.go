@@ -23,6 +23,7 @@ var doors = map[string][]string{
 	"labmesh/suite":           {"labmesh"},
 	"labmesh/bench":           {"labmesh"},
 	"labmesh/bench/report":    {"labmesh", "labmesh/bench", "labmesh/stats"},
+	"labmesh/bench/plot":      {"labmesh", "labmesh/bench/report", "labmesh/stats"},
 	"labmesh/suite/run":       {"labmesh", "labmesh/api", "labmesh/suite"},
 	"labmesh/consensus":       {"labmesh", "labmesh/state"},
 	"labmesh/mesh":            {"labmesh"},
