@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -22,7 +23,7 @@ const restarted = "the worker restarted"
 func (w *Worker) attempt(ctx context.Context, t labmesh.Task, r *run) {
 	defer r.stop(nil)
 	k := keyOf(&t)
-	began := time.Now().Add(-r.age)
+	r.began = time.Now().Add(-r.age)
 	var o labmesh.Outcome
 	over := false
 	if !r.resumed {
@@ -40,7 +41,7 @@ func (w *Worker) attempt(ctx context.Context, t labmesh.Task, r *run) {
 		w.journal.quiet(k)
 	}
 	if o.Seconds == 0 {
-		o.Seconds = time.Since(began).Seconds()
+		o.Seconds = time.Since(r.began).Seconds()
 	}
 	w.end(k, r, trim(o), context.Cause(ctx))
 	if !gone && !errors.Is(context.Cause(ctx), ErrShutdown) {
@@ -90,7 +91,14 @@ func (w *Worker) perform(ctx context.Context, t labmesh.Task, r *run) (o labmesh
 			o = labmesh.Outcome{Cause: labmesh.CauseSpawn, Error: fmt.Sprintf("the %s runner panicked: %v", t.Spec.Kind, p)}
 		}
 	}()
-	if o, failed := w.start(ctx, a); failed {
+	rest := func(ctx context.Context) labmesh.Outcome { return runner.Run(ctx, a) }
+	failed := false
+	if r.early != nil {
+		rest, o, failed = w.awaitSlot(ctx, a, r)
+	} else {
+		o, failed = w.start(ctx, a)
+	}
+	if failed {
 		return o
 	}
 	run := ctx
@@ -104,7 +112,7 @@ func (w *Worker) perform(ctx context.Context, t labmesh.Task, r *run) (o labmesh
 	}
 	run, unwatch := underQuota(run, a)
 	defer unwatch()
-	o = runner.Run(run, a)
+	o = rest(run)
 	if cause, message, stopped := Stopped(run); stopped && !o.OK && o.Cause == "" {
 		o.Cause, o.Error = cause, message
 	}
@@ -117,12 +125,7 @@ func (w *Worker) perform(ctx context.Context, t labmesh.Task, r *run) (o labmesh
 // start reports the start of an attempt, and before that brings it its bundle:
 // what that takes is not part of its time unless it takes long.
 func (w *Worker) start(ctx context.Context, a Attempt) (o labmesh.Outcome, failed bool) {
-	report := func() {
-		if a.Task.Phase != labmesh.Assigned {
-			return // an earlier life has said so
-		}
-		w.reports.add(labmesh.StartTask{ID: a.Task.ID, Attempt: a.Number, Worker: w.cfg.Worker}, startLinger)
-	}
+	report := func() { w.reportStart(a) }
 	if a.Task.Spec.Bundle != "" {
 		report = sync.OnceFunc(report)
 		within := startWithin
@@ -138,11 +141,19 @@ func (w *Worker) start(ctx context.Context, a Attempt) (o labmesh.Outcome, faile
 	return o, false
 }
 
+func (w *Worker) reportStart(a Attempt) {
+	if a.Task.Phase != labmesh.Assigned {
+		return // an earlier life has said so
+	}
+	w.reports.add(labmesh.StartTask{ID: a.Task.ID, Attempt: a.Number, Worker: w.cfg.Worker}, startLinger)
+}
+
 // end frees the slots of an attempt and reports its end, unless the mesh has
 // moved on from it.
 func (w *Worker) end(k key, r *run, o labmesh.Outcome, why error) {
 	w.mu.Lock()
 	w.used -= r.slots
+	w.early = slices.DeleteFunc(w.early, func(e *run) bool { return e == r })
 	if errors.Is(why, ErrSuperseded) {
 		r.state = declined
 	} else {

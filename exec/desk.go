@@ -57,6 +57,16 @@ type Runner interface {
 	Run(ctx context.Context, a Attempt) labmesh.Outcome
 }
 
+// Early is a Runner some of whose attempts can begin while they wait for a slot.
+type Early interface {
+	Runner
+	// Early is how an attempt of t begins before it has a slot, or nil where it
+	// does not. Begin starts what takes little of the machine and does nothing of
+	// the task's own, and returns at once what takes the place of Run. That is
+	// called once: when there is a slot, or with a context that has ended.
+	Early(t *labmesh.Task) (begin func(ctx context.Context, a Attempt) (run func(ctx context.Context) labmesh.Outcome))
+}
+
 // Why the context of an attempt ended early, as [context.Cause] gives it.
 var (
 	ErrCancelled  = errors.New("the task was cancelled")

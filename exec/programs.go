@@ -57,7 +57,7 @@ func (w *Worker) wasLeft(k key) bool {
 }
 
 // resume takes up an attempt of an earlier life. It runs whether a slot is free
-// or not. The caller holds mu.
+// or not, unless it was waiting for one. The caller holds mu.
 func (w *Worker) resume(work context.Context, t *labmesh.Task) (b begun, ok bool) {
 	k := keyOf(t)
 	age := w.left[k.name()]
@@ -69,7 +69,11 @@ func (w *Worker) resume(work context.Context, t *labmesh.Task) (b begun, ok bool
 		w.reportOrphan(t)
 		return begun{}, false
 	}
-	b = w.admit(work, t, o)
+	if early := w.earlyRun(t); early != nil && t.Phase == labmesh.Assigned {
+		b = w.admitEarly(work, t, o, early)
+	} else {
+		b = w.admit(work, t, o)
+	}
 	b.run.resumed, b.run.age = true, age
 	if t.Phase == labmesh.Cancelling {
 		b.run.stop(ErrCancelled)

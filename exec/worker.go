@@ -58,6 +58,7 @@ type Worker struct {
 	have   map[key]*run
 	states map[key]state            // of have, for reconcile
 	used   int                      // slots taken by live attempts
+	early  []*run                   // live attempts that wait for a slot, in order
 	more   bool                     // attempts are held that wait for a slot
 	left   map[string]time.Duration // by name, attempts of an earlier life until the first look at the desk
 	drops  []string                 // those that could not be taken up
@@ -72,6 +73,11 @@ type run struct {
 	slots  int
 	stop   context.CancelCauseFunc
 	output *output.Output
+
+	began   time.Time
+	early   earlyRun      // how it begins before it has a slot; nil if it does not
+	wants   int           // slots, of one that waits
+	granted chan struct{} // closed when it has them
 
 	resumed bool          // an earlier life began it
 	age     time.Duration // and so long before this one took it up
@@ -135,7 +141,7 @@ func (w *Worker) Running() int {
 	defer w.mu.Unlock()
 	n := 0
 	for _, r := range w.have {
-		if r.state == live {
+		if r.state == live && r.slots > 0 {
 			n++
 		}
 	}
@@ -219,22 +225,31 @@ func (w *Worker) step(work context.Context, held []*labmesh.Task) (start []begun
 	for _, t := range p.orphaned {
 		w.reportOrphan(t)
 	}
-	w.more = false
+	w.grant()
+	w.more = len(w.early) > 0
 	for _, t := range p.start {
-		slots := min(t.Spec.Requirements.Slots(w.cfg.Slots), w.cfg.Slots)
-		if w.used+slots > w.cfg.Slots {
-			w.more = true
+		if w.more = w.more || w.used+w.slotsOf(t) > w.cfg.Slots; !w.more {
+			start = append(start, w.admit(work, t, output.New(attemptDir(w.cfg.Dir, keyOf(t)))))
+			continue
+		}
+		early := w.earlyRun(t)
+		if early == nil || len(w.early) == w.cfg.Slots {
 			break // in order: a big attempt is not overtaken for ever
 		}
-		start = append(start, w.admit(work, t, output.New(attemptDir(w.cfg.Dir, keyOf(t)))))
+		start = append(start, w.admitEarly(work, t, output.New(attemptDir(w.cfg.Dir, keyOf(t))), early))
 	}
 	return start
+}
+
+// slotsOf is how many slots t takes here.
+func (w *Worker) slotsOf(t *labmesh.Task) int {
+	return min(t.Spec.Requirements.Slots(w.cfg.Slots), w.cfg.Slots)
 }
 
 // admit makes an attempt a live one. The caller holds mu.
 func (w *Worker) admit(work context.Context, t *labmesh.Task, o *output.Output) begun {
 	actx, stop := context.WithCancelCause(work)
-	r := &run{state: live, slots: min(t.Spec.Requirements.Slots(w.cfg.Slots), w.cfg.Slots), stop: stop, output: w.watched(keyOf(t), o)}
+	r := &run{state: live, slots: w.slotsOf(t), stop: stop, output: w.watched(keyOf(t), o)}
 	w.have[keyOf(t)] = r
 	w.used += r.slots
 	return begun{actx, *t, r}

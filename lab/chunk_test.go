@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -84,5 +85,57 @@ func TestChunkOutlivesARestartOfItsNode(t *testing.T) {
 		if fmt.Sprint(row[1]) != "1" || fmt.Sprint(row[2]) != want {
 			t.Errorf("%v", row)
 		}
+	}
+}
+
+// A chunk that waits for a slot, with its interpreter begun, outlives the agent too:
+// it runs once, and after the one before it.
+func TestChunkThatWaitsOutlivesARestartOfItsNode(t *testing.T) {
+	t.Parallel()
+	pythonFor(t, "pytest")
+	m := start(t, lab.Config{Nodes: 1, Slots: 1})
+	node, dir, seen := m.Nodes[0], t.TempDir(), filepath.Join(t.TempDir(), "runs")
+	text := fmt.Sprintf("import time, pytest\n@pytest.mark.parametrize('n', range(20))\ndef test(n):\n    time.sleep(0.1)\n    open(%q, 'a').write('%%d\\n' %% n)\n", seen)
+	if err := os.WriteFile(filepath.Join(dir, "test_a.py"), []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	bundle, _, err := node.Client().UploadBundle(within(t, 30*time.Second), dir, client.BundleOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ids []labmesh.TaskID
+	var want strings.Builder
+	for _, half := range []int{0, 10} {
+		var cases []string
+		for n := range 10 {
+			cases = append(cases, fmt.Sprintf("test_a.py::test[%d]", half+n))
+			fmt.Fprintf(&want, "%d\n", half+n)
+		}
+		config, err := json.Marshal(map[string]any{"suite": "s1", "framework": "pytest", "cases": cases})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ids = append(ids, submit(t, node, labmesh.Spec{Kind: labmesh.Test, Bundle: bundle, Config: config, MaxAttempts: 1})...)
+	}
+	until(t, 30*time.Second, "the second chunk's interpreter to wait", func() bool {
+		all, err := m.Attempts()
+		return err == nil && slices.ContainsFunc(all, func(p lab.Process) bool { return p.Task == ids[1] })
+	})
+	if err := node.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if err := node.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := node.Client().Wait(within(t, time.Minute), ids, nothing); err != nil {
+		t.Fatal(err)
+	}
+	for _, id := range ids {
+		if d := task(t, node, id); d.Status != labmesh.Completed || d.Attempts != 1 {
+			t.Errorf("%s is %s after %d attempts: %s", id, d.Status, d.Attempts, d.Error)
+		}
+	}
+	if data, err := os.ReadFile(seen); err != nil || string(data) != want.String() {
+		t.Errorf("these ran, %v: %q", err, data)
 	}
 }

@@ -29,6 +29,8 @@ const (
 	// startPatience is how long a chunk may wait for its worker before it is
 	// taken back when another would run it.
 	startPatience = 2 * time.Second
+	// busyPatience is that of one whose worker has a chunk in every slot.
+	busyPatience = 500 * time.Millisecond
 
 	// sureLeast is the part of what waits whose time must be known for the rest to be handed out at once, where
 	// the times proved right: awayTimes the usual error is less than the start of a chunk.
@@ -74,6 +76,7 @@ type slot struct {
 	w      *worker
 	free   float64 // seconds from now
 	queued int     // chunks handed out that it has not begun
+	soon   bool    // it has one case left, and nobody knows for how long
 }
 
 // plan is what one call of Next works with.
@@ -130,7 +133,7 @@ func (q *Queue) recall(now time.Time) (orders []Order) {
 			continue
 		case !slices.ContainsFunc(q.workers, func(w *worker) bool { return w.ID == c.Worker }):
 			why = "its worker went away before it began"
-		case idle > 0 && now.Sub(c.handed) > startPatience:
+		case idle > 0 && (now.Sub(c.handed) > startPatience || now.Sub(c.handed) > busyPatience && q.busy(c.Worker)):
 			why = "another worker is free"
 			idle--
 		default:
@@ -140,6 +143,18 @@ func (q *Queue) recall(now time.Time) (orders []Order) {
 		orders = append(orders, Order{Withdraw: id, Why: why})
 	}
 	return orders
+}
+
+// busy reports whether each slot of a worker has a chunk that has begun.
+func (q *Queue) busy(id labmesh.WorkerID) bool {
+	begun := 0
+	for _, c := range q.out {
+		if c.Worker == id && !c.started.IsZero() {
+			begun++
+		}
+	}
+	w := q.find(id)
+	return w != nil && begun >= w.Slots
 }
 
 // wall is how long a chunk that is out will take from now, in seconds. One that is overdue is
@@ -154,6 +169,16 @@ func (c *chunk) wall(w *worker, now time.Time) float64 {
 	}
 	rest -= now.Sub(c.progress).Seconds()
 	return max(rest, -rest)
+}
+
+// atLast reports whether a chunk has one case left, of which nobody knows how long it takes.
+func (c *chunk) atLast() bool {
+	for it := range c.left {
+		if it.sure {
+			return false
+		}
+	}
+	return len(c.left) == 1
 }
 
 func (q *Queue) plan(now time.Time) *plan {
@@ -180,6 +205,7 @@ func (q *Queue) plan(now time.Time) *plan {
 					}
 				}
 				wall := c.wall(w, now)
+				s.soon = begun && c.atLast()
 				if s.free += max(wall, caseLeast); !begun {
 					s.queued++
 				}
@@ -230,7 +256,7 @@ func (p *plan) rest() float64 { return p.work / max(p.speed, speedLeast) }
 
 // chunk cuts the next chunk, or nil when no slot should have one now.
 func (p *plan) chunk() *chunk {
-	ready := slices.DeleteFunc(slices.Clone(p.slots), func(s slot) bool { return s.free > aheadSeconds || s.queued > 0 })
+	ready := slices.DeleteFunc(slices.Clone(p.slots), func(s slot) bool { return s.free > aheadSeconds && !s.soon || s.queued > 0 })
 	slices.SortStableFunc(ready, func(a, b slot) int { return cmp.Compare(a.free, b.free) })
 	for _, s := range ready {
 		if items, try := p.fill(s); len(items) > 0 {

@@ -34,6 +34,27 @@ func (t *Test) runChunk(ctx context.Context, a exec.Attempt) labmesh.Outcome {
 	return o
 }
 
+// Early has a chunk's interpreter start while the chunk waits for a slot.
+func (t *Test) Early(task *labmesh.Task) (begin func(context.Context, exec.Attempt) (run func(context.Context) labmesh.Outcome)) {
+	if task.Spec.Requirements.Exclusive || !suite.Is(task.Spec.Config) {
+		return nil
+	}
+	conf, err := ParseChunk(task.Spec.Config)
+	if err != nil || !conf.Early() {
+		return nil
+	}
+	return func(ctx context.Context, a exec.Attempt) func(context.Context) labmesh.Outcome {
+		rest := suite.Begin(ctx, chunkMachine{t}, a, conf)
+		return func(ctx context.Context) labmesh.Outcome {
+			o, err := rest(ctx)
+			if err != nil {
+				return fault(err)
+			}
+			return o
+		}
+	}
+}
+
 // chunkMachine is what chunks of suites need of the runner of tests.
 type chunkMachine struct{ t *Test }
 

@@ -49,5 +49,5 @@ func New(host *process.Host, environ []string, with ...Option) (map[labmesh.Kind
 // Interface guards.
 var (
 	_ exec.Runner = (*Custom)(nil)
-	_ exec.Runner = (*Test)(nil)
+	_ exec.Early  = (*Test)(nil)
 )

@@ -55,15 +55,47 @@ type chunk struct {
 	counts     map[labmesh.TestVerdict]int
 	bad        int // verdicts that make the chunk fail
 	halted     bool
+
+	py    string    // the interpreter, once it was found
+	first *launched // the first interpreter, where it was started early
 }
 
 // Run runs a chunk. An error says why it could not be run at all.
 func Run(ctx context.Context, m Machine, a exec.Attempt, conf Config) (labmesh.Outcome, error) {
-	if err := conf.Validate(); err != nil {
+	c, err := newChunk(m, a, conf)
+	if err != nil {
 		return labmesh.Outcome{}, err
 	}
+	return c.run(ctx)
+}
+
+// Early reports whether a chunk can begin before it has a slot.
+func (c *Config) Early() bool {
+	return !c.Collect && (c.Framework == Pytest || c.Framework == Unittest)
+}
+
+// Begin starts the interpreter of a chunk that has no slot yet: none of the
+// suite's own code runs in it. What Begin returns is the chunk's Run, and must be called.
+func Begin(ctx context.Context, m Machine, a exec.Attempt, conf Config) (run func(ctx context.Context) (labmesh.Outcome, error)) {
+	c, err := newChunk(m, a, conf)
+	if err != nil {
+		return func(context.Context) (labmesh.Outcome, error) { return labmesh.Outcome{}, err }
+	}
+	if conf.Early() {
+		c.early(ctx)
+	}
+	return func(ctx context.Context) (labmesh.Outcome, error) {
+		defer c.dropFirst()
+		return c.run(ctx)
+	}
+}
+
+func newChunk(m Machine, a exec.Attempt, conf Config) (*chunk, error) {
+	if err := conf.Validate(); err != nil {
+		return nil, err
+	}
 	if err := os.MkdirAll(filepath.Join(a.Tmp(), ownDir), 0o700); err != nil {
-		return labmesh.Outcome{}, fmt.Errorf("make the chunk's directory: %w", err)
+		return nil, fmt.Errorf("make the chunk's directory: %w", err)
 	}
 	c := &chunk{m: m, a: a, conf: conf, label: string(conf.Framework), quarantine: map[string]bool{}, ended: map[string]bool{}, counts: map[labmesh.TestVerdict]int{}}
 	for _, id := range conf.Quarantine {
@@ -73,7 +105,11 @@ func Run(ctx context.Context, m Machine, a exec.Attempt, conf Config) (labmesh.O
 	if c.conf.Collect && len(c.conf.Paths) == 0 {
 		c.conf.Paths = []string{"."}
 	}
-	switch conf.Framework {
+	return c, nil
+}
+
+func (c *chunk) run(ctx context.Context) (labmesh.Outcome, error) {
+	switch c.conf.Framework {
 	case Go:
 		return c.golang(ctx)
 	case Command:

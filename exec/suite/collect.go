@@ -27,9 +27,9 @@ type collected struct {
 }
 
 // collectPython collects the tests of pytest or unittest.
-func (c *chunk) collectPython(ctx context.Context, py string) (labmesh.Outcome, error) {
+func (c *chunk) collectPython(ctx context.Context) (labmesh.Outcome, error) {
 	s := newSession(c, nil)
-	exit, err := c.interpret(ctx, py, 0, plan{Collect: true, Paths: c.conf.Paths, Args: c.conf.Args}, s)
+	exit, err := c.interpret(ctx, 0, plan{Collect: true, Paths: c.conf.Paths, Args: c.conf.Args}, s)
 	if err != nil {
 		return labmesh.Outcome{}, err
 	}

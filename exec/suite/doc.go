@@ -16,4 +16,9 @@
 // timeout: the supervisor writes that there before it kills. So a worker that
 // takes up an attempt again reads the files from their beginning, comes to where
 // it was, and records the same cases in the same order.
+//
+// # Before there is a slot
+//
+// [Begin] starts the interpreter of a chunk that waits for one. It loads the
+// framework, and then waits for the file that is its plan: [Run]'s part, once there is a slot.
 package suite

@@ -98,28 +98,45 @@ type watcher interface {
 	look(now time.Time) (kill bool)
 }
 
-// supervise runs an interpreter and shows w the events in the file at path while
-// it runs. Events of an earlier life of this worker are shown again.
-func (c *chunk) supervise(ctx context.Context, p Program, path string, w watcher) (process.Exit, error) {
+// launched is a program under way.
+type launched struct {
+	stop context.CancelCauseFunc
+	done chan ended
+}
+
+// ended is how a program ended.
+type ended struct {
+	exit process.Exit
+	err  error
+}
+
+func (c *chunk) launch(ctx context.Context, p Program) *launched {
 	run, stop := context.WithCancelCause(ctx)
-	defer stop(nil)
-	t := &tailer{path: path, most: lineBytesMax}
-	defer t.close()
-	type ended struct {
-		exit process.Exit
-		err  error
-	}
-	done := make(chan ended, 1)
+	l := &launched{stop, make(chan ended, 1)}
 	go func() {
 		exit, err := c.m.Launch(run, c.a, p)
-		done <- ended{exit, err}
+		l.done <- ended{exit, err}
 	}()
+	return l
+}
+
+// supervise shows w the events in the file at path while an interpreter runs.
+// Events of an earlier life of this worker are shown again. When ctx ends it ends
+// the interpreter.
+func (c *chunk) supervise(ctx context.Context, l *launched, path string, w watcher) (process.Exit, error) {
+	defer l.stop(nil)
+	t := &tailer{path: path, most: lineBytesMax}
+	defer t.close()
 	tick := time.NewTicker(pollEvery)
 	defer tick.Stop()
 	var failed error
+	over := ctx.Done()
 	for {
 		select {
-		case e := <-done:
+		case <-over:
+			over = nil
+			l.stop(context.Cause(ctx))
+		case e := <-l.done:
 			return e.exit, errors.Join(e.err, failed, t.next(w.line))
 		case now := <-tick.C:
 			if failed != nil {
@@ -130,7 +147,7 @@ func (c *chunk) supervise(ctx context.Context, p Program, path string, w watcher
 				failed = errTooMuch
 			}
 			if failed != nil || w.look(now) {
-				stop(errKilled)
+				l.stop(errKilled)
 			}
 		}
 	}

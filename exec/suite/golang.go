@@ -44,7 +44,7 @@ func (c *chunk) golang(ctx context.Context) (labmesh.Outcome, error) {
 		args = append(append(args, "-run="+runPattern(cases, flags.run), dir), after...)
 		s := newGoSession(c, log, dir, cases)
 		s.events = c.file("events." + strconv.Itoa(n))
-		exit, err := c.supervise(ctx, intoFile(s.events, "go", args), s.events, s)
+		exit, err := c.supervise(ctx, c.launch(ctx, intoFile(s.events, "go", args)), s.events, s)
 		if err != nil && !errors.Is(err, errTooMuch) {
 			return c.outcome(ctx), err
 		}
@@ -187,7 +187,7 @@ func (c *chunk) collectGo(ctx context.Context, flags goFlags, log *goLog) (labme
 	s := newGoSession(c, log, "", nil)
 	s.events, s.dirs = c.file("events.1"), dirs
 	args := append(append([]string{"test", "-json"}, flags.rest...), "-list=.")
-	exit, err := c.supervise(ctx, intoFile(s.events, "go", append(args, packages...)), s.events, s)
+	exit, err := c.supervise(ctx, c.launch(ctx, intoFile(s.events, "go", append(args, packages...))), s.events, s)
 	if err != nil {
 		return labmesh.Outcome{}, err
 	}

@@ -37,15 +37,11 @@ type plan struct {
 
 // python runs a chunk of pytest or unittest.
 func (c *chunk) python(ctx context.Context) (labmesh.Outcome, error) {
-	py, err := c.m.Python(ctx, c.conf.Framework == Pytest)
-	if err != nil {
-		return labmesh.Outcome{}, err
-	}
-	if err := c.unpackPlugins(); err != nil {
+	if err := c.findPython(ctx); err != nil {
 		return labmesh.Outcome{}, err
 	}
 	if c.conf.Collect {
-		return c.collectPython(ctx, py)
+		return c.collectPython(ctx)
 	}
 	for n := 0; ; n++ {
 		left := c.open()
@@ -53,7 +49,7 @@ func (c *chunk) python(ctx context.Context) (labmesh.Outcome, error) {
 			return c.outcome(ctx), nil
 		}
 		s := newSession(c, left)
-		exit, err := c.interpret(ctx, py, n, plan{Paths: files(left), Args: c.conf.Args, Cases: left, Timeout: c.conf.CaseTimeout,
+		exit, err := c.interpret(ctx, n, plan{Paths: files(left), Args: c.conf.Args, Cases: left, Timeout: c.conf.CaseTimeout,
 			FailFast: c.conf.FailFast, Quarantine: c.conf.Quarantine}, s)
 		if err != nil && !errors.Is(err, errTooMuch) {
 			return c.outcome(ctx), err
@@ -68,6 +64,39 @@ func (c *chunk) python(ctx context.Context) (labmesh.Outcome, error) {
 			return c.outcome(ctx), nil
 		}
 	}
+}
+
+// findPython sees to what it takes to start an interpreter.
+func (c *chunk) findPython(ctx context.Context) (err error) {
+	if c.py != "" {
+		return nil
+	}
+	if c.py, err = c.m.Python(ctx, c.conf.Framework == Pytest); err != nil {
+		return err
+	}
+	return c.unpackPlugins()
+}
+
+// early starts the chunk's first interpreter, which loads the framework and then
+// waits for its plan.
+func (c *chunk) early(ctx context.Context) {
+	if c.findPython(ctx) == nil { // else python will say why
+		c.first = c.launch(ctx, c.interpreter(0))
+	}
+}
+
+// dropFirst ends the interpreter that was started early, if nobody took it.
+func (c *chunk) dropFirst() {
+	if c.first != nil {
+		c.first.stop(errKilled)
+		<-c.first.done
+	}
+}
+
+// interpreter is the n-th interpreter of the chunk.
+func (c *chunk) interpreter(n int) Program {
+	return Program{Name: c.py, Args: []string{c.file("labmesh_" + string(c.conf.Framework) + ".py"), c.file("plan." + strconv.Itoa(n))}, Grace: grace,
+		Env: []string{"PYTHONDONTWRITEBYTECODE=1", "PYTHONUNBUFFERED=1", "PYTHONIOENCODING=utf-8:backslashreplace"}}
 }
 
 // unpackPlugins writes our Python files beside the attempt's work directory.
@@ -89,7 +118,7 @@ func (c *chunk) unpackPlugins() error {
 }
 
 // interpret runs the n-th interpreter of the chunk by a plan.
-func (c *chunk) interpret(ctx context.Context, py string, n int, p plan, s *session) (process.Exit, error) {
+func (c *chunk) interpret(ctx context.Context, n int, p plan, s *session) (process.Exit, error) {
 	number := strconv.Itoa(n)
 	p.Events, p.Stack, p.Cache = c.file("events."+number), c.file("stack."+number), filepath.Join(c.a.Tmp(), "pytest_cache")
 	s.events, s.stack = p.Events, p.Stack
@@ -98,12 +127,18 @@ func (c *chunk) interpret(ctx context.Context, py string, n int, p plan, s *sess
 		return process.Exit{}, err
 	}
 	at := c.file("plan." + number)
-	if err := os.WriteFile(at, data, 0o600); err != nil {
+	err = os.WriteFile(at+".new", data, 0o600)
+	if err == nil {
+		err = os.Rename(at+".new", at) // an interpreter may be waiting for it
+	}
+	if err != nil {
 		return process.Exit{}, fmt.Errorf("write the plan of the tests: %w", err)
 	}
-	script := "labmesh_" + string(c.conf.Framework) + ".py"
-	return c.supervise(ctx, Program{Name: py, Args: []string{c.file(script), at}, Grace: grace,
-		Env: []string{"PYTHONDONTWRITEBYTECODE=1", "PYTHONUNBUFFERED=1", "PYTHONIOENCODING=utf-8:backslashreplace"}}, p.Events, s)
+	l := c.first
+	if c.first = nil; l == nil {
+		l = c.launch(ctx, c.interpreter(n))
+	}
+	return c.supervise(ctx, l, p.Events, s)
 }
 
 // files lists the files of cases, each once, in order.

@@ -6,6 +6,7 @@ that was started writes: a child that a test forks and that runs on does not.
 import json
 import os
 import sys
+import time
 
 TEXT_MAX = 3500  # characters of one message
 
@@ -42,6 +43,9 @@ def clip(text, most=TEXT_MAX):
 
 
 def load_plan():
+    """The plan. An interpreter that was started early waits for it here."""
+    while not os.path.exists(sys.argv[1]):
+        time.sleep(0.005)
     with open(sys.argv[1], encoding="utf-8") as f:
         return json.load(f)
 

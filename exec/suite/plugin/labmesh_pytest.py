@@ -196,17 +196,31 @@ def bound_capture():
         pass
 
 
+def preload():
+    """Loads what pytest would load as it begins."""
+    try:
+        import importlib
+
+        from _pytest.config import default_plugins
+
+        for name in default_plugins:
+            importlib.import_module("_pytest." + name)
+    except Exception:
+        pass  # it loads them itself
+
+
 def main():
     sys.path.insert(0, HERE)
     import labmesh_events as helpers
 
-    plan = helpers.load_plan()
-    events = helpers.Events(plan["events"])
     sys.path.remove(HERE)
     sys.path[0] = os.getcwd()  # as with python3 -m pytest
     import pytest
 
     bound_capture()
+    preload()
+    plan = helpers.load_plan()
+    events = helpers.Events(plan["events"])
     args = ["--rootdir=" + os.getcwd(), "-o", "cache_dir=" + plan["cache"], "--color=no",
             "--continue-on-collection-errors"]
     if plan.get("collect"):
