@@ -3,13 +3,13 @@ package main
 import (
 	"cmp"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"time"
 
 	"labmesh"
 	"labmesh/suite"
+	"labmesh/suite/junit"
 	suiterun "labmesh/suite/run"
 )
 
@@ -83,9 +83,9 @@ func excerpt(text string, v labmesh.TestVerdict) string {
 
 // harmless is text of several lines without what would move a terminal's cursor.
 func harmless(text string) string {
-	lines := strings.Split(text, "\n")
+	lines := strings.Split(junit.Text(text).Plain(), "\n")
 	for i := range lines {
-		lines[i] = printable(strings.TrimRight(ansi.ReplaceAllString(lines[i], ""), "\r"))
+		lines[i] = printable(strings.TrimRight(lines[i], "\r"))
 	}
 	return strings.Join(lines, "\n")
 }
@@ -245,16 +245,9 @@ func suiteJSON(rep *suiterun.Report) suiteReport {
 
 // writeSuiteJUnit writes the whole suite as one JUnit file.
 func writeSuiteJUnit(file string, rep *suiterun.Report) error {
-	var b strings.Builder
 	r := suite.Report{
 		Name: rep.Name, ID: rep.ID, Started: rep.Began, Results: rep.Results, Errors: rep.Errors,
 		Host: func(id labmesh.WorkerID) string { return orElse(rep.Workers[id].Hostname, string(id)) },
 	}
-	if err := r.WriteJUnit(&b); err != nil {
-		return fmt.Errorf("encode %s: %w", file, err)
-	}
-	if err := os.WriteFile(file, []byte(b.String()), 0o644); err != nil {
-		return fmt.Errorf("write the JUnit report: %w", err)
-	}
-	return nil
+	return saveJUnit(file, r.WriteJUnit)
 }
