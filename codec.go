@@ -115,6 +115,8 @@ func DecodeCommand(line []byte) (Command, error) {
 		return decode[PutSecret](data)
 	case DropSecret{}.CommandName():
 		return decode[DropSecret](data)
+	case HoldWorker{}.CommandName():
+		return decode[HoldWorker](data)
 	}
 	return nil, fmt.Errorf("unknown command %.40q: a newer version of labmesh wrote it; upgrade this node", name)
 }

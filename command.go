@@ -102,6 +102,15 @@ type LoseWorker struct {
 	Reason string   `json:"reason"`
 }
 
+// HoldWorker has a worker take no new work: Status is draining or quarantined. With "" it takes work
+// again. What the worker runs goes on; what it was given ahead of a free slot goes elsewhere.
+type HoldWorker struct {
+	ID     WorkerID     `json:"worker_id"`
+	Status WorkerStatus `json:"status,omitempty"`
+	Reason string       `json:"reason,omitempty"`
+	By     string       `json:"by,omitempty"`
+}
+
 // PutMember admits a node. With Invite set it uses up one use of that invite,
 // and is refused when the invite has expired, is used up, or has another role.
 type PutMember struct {
@@ -175,3 +184,4 @@ func (RecordTests) CommandName() string { return "record_tests.v1" }
 func (PutSecret) CommandName() string   { return "put_secret.v1" }
 func (DropSecret) CommandName() string  { return "drop_secret.v1" }
 func (RecordBench) CommandName() string { return "record_bench.v1" }
+func (HoldWorker) CommandName() string  { return "hold_worker.v1" }

@@ -38,6 +38,7 @@ func samples() []labmesh.Command {
 				Disk: &labmesh.Disk{TotalGB: 100, FreeGB: 50}, GPU: &labmesh.GPU{Count: 1, Devices: []labmesh.GPUDevice{{Index: 0, UUID: "GPU-1", Name: "g", MemoryGB: 8, ComputeCapability: "8.6"}}, CUDAVersion: "12.4", Driver: "550", Name: "g", MemoryGB: 8, CUDACompute: 8.6},
 				Absent: map[string]string{"rocm": "no driver"}, Tools: map[string]string{"go": "1.26"}}}},
 		labmesh.LoseWorker{ID: "w1", Reason: "silent"},
+		labmesh.HoldWorker{ID: "w1", Status: labmesh.WorkerDraining, Reason: "new disk", By: "k1"},
 		labmesh.PutMember{Member: labmesh.Member{Node: "n2", Role: "worker", Hostname: "h2", Addrs: []string{"/ip4/10.0.0.1/tcp/4080"}, Joined: at}, Invite: "i1"},
 		labmesh.BanMember{Node: "n2", By: "k1"},
 		labmesh.PutInvite{Invite: labmesh.Invite{ID: "i1", Key: []byte{3, 4}, Role: "node", Expires: at, Uses: 2, By: "k1"}},

@@ -13,10 +13,13 @@ type Worker struct {
 	Capabilities Capabilities      `json:"capabilities"`
 	Tags         map[string]string `json:"tags,omitempty"`
 
-	Status     WorkerStatus `json:"status"`
-	Reason     string       `json:"reason,omitempty"` // why it is not active
-	Registered time.Time    `json:"registered"`       // when it first came
-	Changed    time.Time    `json:"changed"`          // when Status last changed
+	Status WorkerStatus `json:"status"`
+	Reason string       `json:"reason,omitempty"` // why it is not active
+	// Hold is draining or quarantined while somebody wants that it takes no work, also while it is offline; "" else.
+	Hold       WorkerStatus `json:"hold,omitempty"`
+	HoldReason string       `json:"hold_reason,omitempty"`
+	Registered time.Time    `json:"registered"` // when it first came
+	Changed    time.Time    `json:"changed"`    // when Status last changed
 	Index      uint64       `json:"log_index"`
 }
 
@@ -25,9 +28,10 @@ type WorkerStatus string
 
 // The statuses of a worker. A worker that is active and full is shown to users as busy.
 const (
-	WorkerActive   WorkerStatus = "active"
-	WorkerDraining WorkerStatus = "draining"
-	WorkerOffline  WorkerStatus = "offline"
+	WorkerActive      WorkerStatus = "active"
+	WorkerDraining    WorkerStatus = "draining"    // a person wants that it takes no more work; what it runs goes on
+	WorkerQuarantined WorkerStatus = "quarantined" // the same, on the word of the leader: what it ran failed as it did nowhere else
+	WorkerOffline     WorkerStatus = "offline"
 )
 
 // Capabilities are what a machine really offers. Sizes are GiB; what cannot be
@@ -193,8 +197,8 @@ type Advert struct {
 // Feature is the feature level of this build: the newest commands it knows.
 // Nodes advert theirs, so that a command of a later level can be held back until
 // every replica knows it. Level 2 brought [RecordTests], [RecordBench], [PutSecret]
-// and [DropSecret]; all before them are of level 1.
-const Feature = 2
+// and [DropSecret], level 3 [HoldWorker]; all before them are of level 1.
+const Feature = 3
 
 // Member is a node that belongs to the mesh, or did until it was banned.
 type Member struct {

@@ -88,6 +88,23 @@ type RegisterReply struct {
 	Message    string           `json:"message"`
 }
 
+// HoldRequest is the body of POST /api/workers/{id}/drain. It may be left out.
+type HoldRequest struct {
+	Reason string `json:"reason,omitempty"` // for the record, and for whoever asks why nothing runs there
+}
+
+// HoldReply is the reply to POST /api/workers/{id}/drain and …/undrain.
+type HoldReply struct {
+	ID      labmesh.WorkerID `json:"worker_id"`
+	Message string           `json:"message"`
+}
+
+// BanReply is the reply to POST /api/nodes/{id}/ban.
+type BanReply struct {
+	Node    labmesh.NodeID `json:"node_id"`
+	Message string         `json:"message"`
+}
+
 // InviteRequest is the body of POST /api/invites. What is left out is
 // [InviteRoleDefault], [InviteTTLDefault] and [InviteUsesDefault].
 type InviteRequest struct {

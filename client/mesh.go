@@ -37,6 +37,29 @@ func (c *Client) Register(ctx context.Context, r api.RegisterRequest) (api.Regis
 	return reply, err
 }
 
+// Drain has a worker take no more tasks.
+func (c *Client) Drain(ctx context.Context, id labmesh.WorkerID, reason string) (api.HoldReply, error) {
+	return c.hold(ctx, id, "/drain", api.HoldRequest{Reason: reason})
+}
+
+// Undrain has it take tasks again.
+func (c *Client) Undrain(ctx context.Context, id labmesh.WorkerID) (api.HoldReply, error) {
+	return c.hold(ctx, id, "/undrain", nil)
+}
+
+func (c *Client) hold(ctx context.Context, id labmesh.WorkerID, verb string, in any) (api.HoldReply, error) {
+	var reply api.HoldReply
+	err := c.do(ctx, call{method: http.MethodPost, path: "/api/workers/" + url.PathEscape(string(id)) + verb, in: in, out: &reply})
+	return reply, err
+}
+
+// Ban shuts a node out for ever. Name is its id, or that of its worker.
+func (c *Client) Ban(ctx context.Context, name string) (api.BanReply, error) {
+	var reply api.BanReply
+	err := c.do(ctx, call{method: http.MethodPost, path: "/api/nodes/" + url.PathEscape(name) + "/ban", out: &reply})
+	return reply, err
+}
+
 // Invite mints an invite.
 func (c *Client) Invite(ctx context.Context, r api.InviteRequest) (api.InviteReply, error) {
 	var reply api.InviteReply

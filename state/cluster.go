@@ -72,6 +72,8 @@ func (x *change) apply(cmd labmesh.Command) labmesh.Answer {
 		return labmesh.Answer{Refused: x.putWorker(cmd)}
 	case labmesh.LoseWorker:
 		return labmesh.Answer{Refused: x.loseWorker(cmd)}
+	case labmesh.HoldWorker:
+		return labmesh.Answer{Refused: x.holdWorker(cmd)}
 	case labmesh.FoundMesh:
 		return labmesh.Answer{Refused: x.found(cmd)}
 	case labmesh.PutMember:

@@ -25,6 +25,9 @@ func subcommands(a *app) []*cobra.Command {
 		newArtifactsCommand(a),
 		newSQLCommand(a),
 		newSecretCommand(a),
+		newDrainCommand(a),
+		newUndrainCommand(a),
+		newBanCommand(a),
 		newVersionCommand(a),
 		newInternalCommand(a),
 	}

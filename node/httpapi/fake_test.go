@@ -245,6 +245,21 @@ func (f *fake) Register(_ context.Context, w labmesh.Worker) (labmesh.WorkerID, 
 	return w.ID, f.down
 }
 
+func (f *fake) HoldWorker(ctx context.Context, id labmesh.WorkerID, status labmesh.WorkerStatus, reason, _ string) error {
+	if _, _, err := f.Worker(ctx, id); err != nil {
+		return err
+	}
+	f.reg = labmesh.Worker{ID: id, Hold: status, HoldReason: reason}
+	return f.down
+}
+
+func (f *fake) Ban(ctx context.Context, name, _ string) (labmesh.NodeID, error) {
+	if _, _, err := f.Worker(ctx, labmesh.WorkerID(name)); err != nil {
+		return "", err
+	}
+	return "n-" + labmesh.NodeID(name), f.down
+}
+
 func (f *fake) Invite(_ context.Context, r InviteRequest) (string, error) {
 	f.inv = r
 	return "labmesh1invite", f.down

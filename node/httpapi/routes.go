@@ -78,6 +78,12 @@ func (a *API) workerRoutes() []route {
 			summary: "List the workers", out: api.WorkerList{}},
 		{method: "GET", path: "/api/workers/{id}", role: labmesh.RoleWorker, serve: a.worker,
 			summary: "One worker, and the tasks it holds or held lately", out: api.Worker{}, errors: []int{404}},
+		{method: "POST", path: "/api/workers/{id}/drain", role: labmesh.RoleAdmin, serve: a.drain,
+			summary: "Give a worker no more tasks; those that it runs go on", in: api.HoldRequest{}, out: api.HoldReply{}, errors: []int{400, 404, 413, 503}},
+		{method: "POST", path: "/api/workers/{id}/undrain", role: labmesh.RoleAdmin, serve: a.undrain,
+			summary: "Let a worker that was drained or quarantined take tasks again", out: api.HoldReply{}, errors: []int{404, 503}},
+		{method: "POST", path: "/api/nodes/{id}/ban", role: labmesh.RoleAdmin, serve: a.ban,
+			summary: "Shut a node out for ever, named by its id or by that of its worker; its tasks go elsewhere", out: api.BanReply{}, errors: []int{404, 409, 503}},
 	}
 }
 

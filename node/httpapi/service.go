@@ -129,6 +129,11 @@ type Mesh interface {
 	Worker(ctx context.Context, id labmesh.WorkerID) (Worker, []labmesh.Task, error)
 	// Register makes a worker known before it comes.
 	Register(ctx context.Context, w labmesh.Worker) (labmesh.WorkerID, error)
+	// HoldWorker has a worker take no new work, or take it again with an empty status.
+	HoldWorker(ctx context.Context, id labmesh.WorkerID, status labmesh.WorkerStatus, reason, by string) error
+	// Ban shuts out a node for ever, named by its id or by that of its worker. It
+	// returns the id of the node.
+	Ban(ctx context.Context, name, by string) (labmesh.NodeID, error)
 	// Invite mints an invite and returns the string that a newcomer passes to --join.
 	Invite(ctx context.Context, r InviteRequest) (string, error)
 	// Events calls send with each event after the given one, in order, until

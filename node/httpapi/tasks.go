@@ -207,15 +207,9 @@ func (a *API) lookUp(r *http.Request) (labmesh.Task, error) {
 }
 
 func (a *API) cancel(w http.ResponseWriter, r *http.Request, c Caller) error {
-	body, err := readBody(w, r, a.limits.BodyBytes)
-	if err != nil {
-		return err
-	}
 	var req api.CancelRequest
-	if len(strings.TrimSpace(string(body))) > 0 {
-		if err := decodeStrict(body, &req); err != nil {
-			return err
-		}
+	if err := a.readOptional(w, r, &req); err != nil {
+		return err
 	}
 	if len(req.Reason) > api.LabelCharsMax {
 		return labmesh.RefuseField("reason", "reason: it is longer than %d bytes", api.LabelCharsMax)
