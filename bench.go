@@ -141,7 +141,8 @@ const (
 	FlagProtocol   BenchFlag = "protocol_errors" // the runner said what cannot be
 	FlagFallback   BenchFlag = "fallback_precision"
 	FlagTruncated  BenchFlag = "truncated"
-	FlagNoisy      BenchFlag = "noisy" // the machine did not become quiet before the start
+	FlagThreads    BenchFlag = "extra_threads" // the engine ran more threads than it says
+	FlagNoisy      BenchFlag = "noisy"         // the machine did not become quiet before the start
 )
 
 // Limits on benchmark rows.

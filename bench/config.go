@@ -77,6 +77,10 @@ type Config struct {
 	Repeats          int     `json:"repeats,omitempty"`       // launches of the runner, each a run of its own
 	QuietSeconds     float64 `json:"quiet_seconds,omitempty"` // how long to wait for a quiet machine; negative: not at all
 
+	// SilenceSeconds is after how long without a word a runner counts as hung; 0 leaves that to
+	// the supervisor, which goes by how long its iterations take.
+	SilenceSeconds float64 `json:"silence_seconds,omitempty"`
+
 	Threads int   `json:"threads,omitempty"`
 	Seed    int64 `json:"seed,omitempty"`
 	Compile bool  `json:"compile,omitempty"`
@@ -212,6 +216,7 @@ func (c *Config) check() *labmesh.Error {
 		{"sequence_length", float64(c.SequenceLength), 0, LengthMax}, {"image_size", float64(c.ImageSize), 0, LengthMax},
 		{"min_seconds", c.MinSeconds, 0, SecondsMax}, {"max_seconds_per_batch", c.MaxSeconds, 0, SecondsMax},
 		{"warmup_min_seconds", c.WarmupSeconds, 0, SecondsMax}, {"quiet_seconds", c.QuietSeconds, -1, SecondsMax},
+		{"silence_seconds", c.SilenceSeconds, 0, SecondsMax},
 	} {
 		if !(f.value >= f.low && f.value <= f.high) {
 			return refuse(f.name, "%v is not in %v to %v", f.value, f.low, f.high)

@@ -47,9 +47,10 @@ func inherit(environ []string) []string {
 	return base
 }
 
-// environment is what an attempt sees: later entries win.
-func environment(base []string, a exec.Attempt, more ...string) []string {
-	env := make([]string, 0, len(base)+len(a.Task.Spec.Env)+len(more)+4)
+// environment is what an attempt sees. What comes later wins: base, more, what the
+// task says, over, secrets.
+func environment(base []string, a exec.Attempt, more []string, over map[string]string) []string {
+	env := make([]string, 0, len(base)+len(a.Task.Spec.Env)+len(more)+len(over)+4)
 	set := func(v string) {
 		name, _, _ := strings.Cut(v, "=")
 		for i := range env {
@@ -66,6 +67,9 @@ func environment(base []string, a exec.Attempt, more ...string) []string {
 		set(v)
 	}
 	for name, value := range a.Task.Spec.Env {
+		set(name + "=" + value)
+	}
+	for name, value := range over {
 		set(name + "=" + value)
 	}
 	for name, value := range a.Secrets {

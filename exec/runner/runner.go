@@ -1,6 +1,7 @@
 // Package runner holds the runners for each kind of task: [Custom] runs a
-// program, [Test] runs a test file by its kind, or a chunk of a suite (exec/suite).
-// Both run real processes through exec/process and turn how they ended into outcomes.
+// program, [Test] runs a test file by its kind, or a chunk of a suite (exec/suite),
+// [Benchmark] runs a model and times it (exec/bench).
+// All run real processes through exec/process and turn how they ended into outcomes.
 //
 // # The environment of a task
 //
@@ -41,8 +42,9 @@ func New(host *process.Host, environ []string, with ...Option) (map[labmesh.Kind
 		o(s)
 	}
 	return map[labmesh.Kind]exec.Runner{
-		labmesh.Custom: &Custom{s},
-		labmesh.Test:   &Test{shop: s, root: cwd, python: newPythons(environ)},
+		labmesh.Custom:    &Custom{s},
+		labmesh.Test:      &Test{shop: s, root: cwd, python: newPythons(environ)},
+		labmesh.Benchmark: &Benchmark{s},
 	}, nil
 }
 
@@ -50,4 +52,5 @@ func New(host *process.Host, environ []string, with ...Option) (map[labmesh.Kind
 var (
 	_ exec.Runner = (*Custom)(nil)
 	_ exec.Early  = (*Test)(nil)
+	_ exec.Runner = (*Benchmark)(nil)
 )

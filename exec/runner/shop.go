@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -16,6 +17,7 @@ import (
 
 	"labmesh"
 	"labmesh/exec"
+	"labmesh/exec/bench"
 	"labmesh/exec/output"
 	"labmesh/exec/process"
 	"labmesh/exec/sandbox"
@@ -29,6 +31,9 @@ type shop struct {
 	host *process.Host
 	base []string // the environment of every task
 	box  sandbox.Box
+
+	engines func(context.Context) []bench.Engine // of benchmarks
+	machine bench.Machine                        // watches them
 }
 
 // job is a program to run for an attempt.
@@ -40,6 +45,10 @@ type job struct {
 	grace time.Duration
 	umask string   // octal digits; "" leaves the node's
 	env   []string // besides what every task sees
+
+	// What follows is for programs that are measured.
+	over   map[string]string // of the environment, whatever the task says
+	stdout io.Writer         // takes what it prints; the program ends with the node's process
 }
 
 // problem is what kept a program from running, with whose fault that is.
@@ -72,7 +81,7 @@ func (s *shop) run(ctx context.Context, a exec.Attempt, j job) (process.Exit, er
 	if err := checkEnv(a.Task.Spec.Env); err != nil {
 		return process.Exit{}, err
 	}
-	c := process.Command{Dir: a.Work(), Env: environment(s.base, a, j.env...), Output: a.Output, Grace: j.grace, Limits: limits(a)}
+	c := process.Command{Dir: a.Work(), Env: environment(s.base, a, j.env, j.over), Output: a.Output, Grace: j.grace, Limits: limits(a), Stdout: j.stdout, Brisk: j.stdout != nil}
 	if j.dir != "" {
 		if c.Dir = j.dir; !filepath.IsAbs(j.dir) {
 			c.Dir = filepath.Join(a.Work(), j.dir)
@@ -94,7 +103,9 @@ func (s *shop) run(ctx context.Context, a exec.Attempt, j job) (process.Exit, er
 		return process.Exit{}, missing(j.name, err)
 	}
 	c.Path, c.Args = path, append([]string{j.name}, j.args...)
-	c.Attempt, c.Ordinal = a.Program()
+	if j.stdout == nil {
+		c.Attempt, c.Ordinal = a.Program()
+	}
 	c.Label = strings.Join(append([]string{path, c.Dir}, c.Args...), "\x00") // what follows may be done in another way next time
 	s.mask(&c, j.umask)
 	why, err := s.shut(&c, a)

@@ -1,0 +1,256 @@
+package bench
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"labmesh/bench"
+	"labmesh/exec/process"
+)
+
+// Limits on a process of a runner.
+const (
+	// startMax is how long a runner may take to import what it needs, to make the
+	// model, or to get from the start of a batch size to its first times, beside
+	// what the config gives its warm-up.
+	startMax    = 2 * time.Minute
+	compileMax  = 10 * time.Minute // the same where the model is compiled
+	silenceMin  = 30 * time.Second // without a word, once times come
+	silenceTurn = 20               // or so many times its longest iteration
+	heardMax    = 64               // events under way from who reads to who acts
+	samplesMax  = 1 << 20          // times kept of one batch size
+	showEvery   = 250 * time.Millisecond
+	showOf      = 500 // the newest times that a line of progress gives the median of
+)
+
+// Why a process of a runner is ended before its time.
+var (
+	errSilent = errors.New("the runner said nothing for too long")
+	errDevice = errors.New("the runner runs on another device than it was to")
+)
+
+// session is one process of a runner, from its launch to its end.
+type session struct {
+	r     *run
+	t     turn
+	id    string // of the run
+	quiet bench.Quiet
+	env   json.RawMessage
+	kill  context.CancelCauseFunc
+
+	left   []int // batch sizes not measured yet
+	hello  bench.Event
+	model  bench.Event
+	open   *batch
+	made   int // rows
+	fatal  *bench.Event
+	faults int  // that its decoder counted
+	wrong  int  // events that were not in their turn
+	deaf   bool // nothing more of what it says counts
+
+	perItem float64 // milliseconds that the slowest iteration took, by item
+	shown   time.Time
+}
+
+// batch is a batch size while it is measured.
+type batch struct {
+	size     int
+	began    time.Time
+	faults   int // before it
+	warmup   int
+	firstMS  *float64
+	wall     []float64 // milliseconds, of the first samplesMax iterations
+	device   []float64
+	n        int // iterations, also those not kept
+	observed func() bench.Observed
+}
+
+// ending is how a session ended.
+type ending struct {
+	exit  process.Exit
+	why   error        // why it was killed, nil when it was not
+	fatal *bench.Event // what it said of that, if anything
+	left  []int        // batch sizes without a row
+	made  int          // rows
+}
+
+// launch runs a process of the runner to its end. The batch sizes in left are to
+// be measured. An error means that there was no process.
+func (r *run) launch(ctx context.Context, t turn, left []int) (ending, error) {
+	s := &session{r: r, t: t, left: slices.Clone(left)}
+	if wait := t.arm.conf.QuietSeconds; wait >= 0 {
+		s.quiet = r.machine.Wait(ctx, t.arm.device, seconds(wait))
+	} else {
+		s.quiet.OK = true // nobody asked; what disturbs the measurement itself is still seen
+	}
+	s.env = r.machine.Env(ctx, t.arm.device)
+	r.launches++
+	s.id = fmt.Sprintf("%s/%d/%d", r.a.Task.ID, r.a.Number, r.launches)
+	file, refused := modelFile(t.arm.conf, r.a.Work())
+	if refused != nil {
+		return ending{}, refused
+	}
+	spec, err := json.Marshal(specOf(t.arm, left, file))
+	if err != nil {
+		return ending{}, err
+	}
+	command := t.arm.engine.Command
+	return s.run(ctx, Program{
+		Name: command[0], Args: append(slices.Clone(command[1:]), "run"), Env: environment(t.arm), Over: t.arm.conf.Env, Stdin: string(spec),
+	})
+}
+
+// run runs the process, and takes what it says until it has ended.
+func (s *session) run(task context.Context, p Program) (ending, error) {
+	ctx, kill := context.WithCancelCause(task)
+	defer kill(nil)
+	s.kill = kill
+	var exit process.Exit
+	var err error
+	heard := make(chan said, heardMax)
+	d := &decoder{emit: func(m said) { heard <- m }}
+	p.Stdout = d
+	go func() { // ends with the process; heard is read until then
+		defer close(heard)
+		exit, err = s.r.h.Launcher.Launch(ctx, s.r.a, p)
+		d.flush()
+	}()
+	silence := time.NewTimer(s.patience())
+	defer silence.Stop()
+	for {
+		select {
+		case m, ok := <-heard:
+			if !ok {
+				return s.conclude(task, exit, err, context.Cause(ctx))
+			}
+			if s.faults = m.faults; m.event != nil {
+				s.take(task, m.event)
+				silence.Reset(s.patience())
+			}
+		case <-silence.C:
+			kill(errSilent)
+		}
+	}
+}
+
+// patience is how long the runner may say nothing now.
+func (s *session) patience() time.Duration {
+	c := s.t.arm.conf
+	if c.SilenceSeconds > 0 {
+		return seconds(c.SilenceSeconds)
+	}
+	batch := slices.Max(c.BatchSizes)
+	if s.open != nil {
+		batch = s.open.size
+	}
+	slow := seconds(silenceTurn * s.perItem * float64(batch) / 1000)
+	if s.open != nil && s.open.n > 0 {
+		return max(silenceMin, slow)
+	}
+	most := startMax + seconds(10*c.WarmupSeconds+c.MaxSeconds)
+	if c.Compile {
+		most += compileMax
+	}
+	return max(most, slow)
+}
+
+// take acts on an event.
+func (s *session) take(ctx context.Context, e *bench.Event) {
+	if s.deaf {
+		return
+	}
+	switch e.Kind {
+	case bench.EventHello:
+		s.hello = *e
+	case bench.EventModel:
+		s.model = *e
+		if e.DeviceClass != "" && e.DeviceClass != s.t.arm.device.Class {
+			s.fatal = &bench.Event{Code: "no_device", Message: fmt.Sprintf("the runner runs on %s, not on %s", e.DeviceClass, s.t.arm.device.Class)}
+			s.deaf = true
+			s.kill(errDevice)
+		}
+	case bench.EventBatchStart:
+		s.begin(ctx, e)
+	case bench.EventWarmup:
+		if s.isOpen(e) {
+			s.open.warmup, s.open.firstMS = e.N, e.FirstMS
+		}
+	case bench.EventSamples:
+		if s.isOpen(e) {
+			s.sample(e)
+			s.show()
+		}
+	case bench.EventBatchEnd:
+		if s.isOpen(e) {
+			s.end(e)
+		}
+	case bench.EventFatal:
+		if s.fatal == nil {
+			s.fatal = e
+		}
+	}
+}
+
+// begin begins a batch size.
+func (s *session) begin(ctx context.Context, e *bench.Event) {
+	if s.open != nil {
+		s.wrong++
+		s.close("error", "the runner went on without saying how it ended")
+	}
+	at := slices.Index(s.left, e.Batch)
+	if at < 0 {
+		s.wrong++ // nobody asked
+		return
+	}
+	s.left = slices.Delete(s.left, at, at+1)
+	s.open = &batch{size: e.Batch, began: time.Now(), faults: s.faults + s.wrong, observed: s.r.machine.Watch(ctx, s.t.arm.device)}
+	s.shown = time.Time{}
+}
+
+// isOpen reports whether e is about the batch size that is being measured.
+func (s *session) isOpen(e *bench.Event) bool {
+	ok := s.open != nil && s.open.size == e.Batch
+	if !ok {
+		s.wrong++
+	}
+	return ok
+}
+
+// sample takes times.
+func (s *session) sample(e *bench.Event) {
+	b := s.open
+	if e.I0 != b.n {
+		s.wrong++
+	}
+	for _, ms := range e.MS {
+		if len(ms) == 0 || !plausible(ms[0]) || len(ms) > 1 && !plausible(ms[1]) {
+			s.wrong++
+			continue
+		}
+		if b.n++; len(b.wall) >= samplesMax {
+			continue
+		}
+		b.wall = append(b.wall, ms[0])
+		if len(ms) > 1 {
+			b.device = append(b.device, ms[1])
+		}
+		s.perItem = max(s.perItem, ms[0]/float64(b.size))
+	}
+}
+
+// plausible reports whether an iteration can have taken so long.
+func plausible(ms float64) bool { return ms > 0 && ms <= iterationMSMax }
+
+// show tells how far the batch size has come, if that was not just told.
+func (s *session) show() {
+	if now := time.Now(); now.Sub(s.shown) >= showEvery {
+		s.shown = now
+		s.r.progress(s, "", "")
+	}
+}
+
+func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }

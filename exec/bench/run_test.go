@@ -1,0 +1,359 @@
+package bench_test
+
+import (
+	"bufio"
+	"bytes"
+	"compress/gzip"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"labmesh"
+	benches "labmesh/bench"
+	"labmesh/exec"
+	"labmesh/exec/bench"
+	"labmesh/exec/exectest"
+	"labmesh/exec/output"
+	"labmesh/exec/process"
+	"labmesh/exec/runner"
+)
+
+// lab is a worker with the real runners, on a machine that is always quiet.
+type lab struct {
+	t     *testing.T
+	desk  *exectest.Desk
+	w     *exec.Worker
+	host  *process.Host
+	files *shelf
+	stop  func()
+	n     int
+}
+
+// quiet is a machine that nothing disturbs.
+type quiet struct{ noisy bool }
+
+func (q quiet) Wait(context.Context, benches.Device, time.Duration) benches.Quiet {
+	if q.noisy {
+		return benches.Quiet{WaitedS: 0.1, Reasons: []string{"load is 9"}}
+	}
+	return benches.Quiet{OK: true}
+}
+
+func (quiet) Env(context.Context, benches.Device) json.RawMessage {
+	return json.RawMessage(`{"kernel":"6.1","gpu":{"driver":"535.104"}}`)
+}
+
+func (q quiet) Watch(context.Context, benches.Device) func() benches.Observed {
+	return func() benches.Observed {
+		if q.noisy {
+			return benches.Observed{Flags: []labmesh.BenchFlag{labmesh.FlagContended}, Reasons: []string{"others took 40 %"}, EnergyJ: new(3.0), EnergySource: "rapl"}
+		}
+		return benches.Observed{}
+	}
+}
+
+// shelf keeps the files of attempts in memory.
+type shelf struct {
+	mu   sync.Mutex
+	kept map[string][]byte
+}
+
+func (s *shelf) Unpack(_ context.Context, _, dir string) error {
+	return os.WriteFile(filepath.Join(dir, "net.onnx"), []byte("a net"), 0o600)
+}
+
+func (s *shelf) Keep(_ context.Context, _ string, _ []string, extra string) (*labmesh.Outputs, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	entries, _ := os.ReadDir(extra)
+	for _, e := range entries {
+		data, err := os.ReadFile(filepath.Join(extra, e.Name()))
+		if err != nil {
+			return nil, err
+		}
+		s.kept[e.Name()] = data
+	}
+	return nil, nil
+}
+
+func open(t *testing.T, m bench.Machine, engines ...bench.Engine) *lab {
+	t.Helper()
+	return openIn(t, t.TempDir(), process.Config{}, m, engines...)
+}
+
+func openIn(t *testing.T, dir string, cfg process.Config, m bench.Machine, engines ...bench.Engine) *lab {
+	t.Helper()
+	cfg.Dir, cfg.Grace = filepath.Join(dir, "running"), 300*time.Millisecond
+	host, err := process.Open(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	runners, err := runner.New(host, os.Environ(), runner.Benchmarks(func(context.Context) []bench.Engine { return engines }, m))
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := &lab{t: t, desk: &exectest.Desk{}, host: host, files: &shelf{kept: map[string][]byte{}}}
+	l.w, err = exec.Open(t.Context(), exec.Config{Worker: "w1", Dir: filepath.Join(dir, "attempts"), Slots: 1, Desk: l.desk, Runners: runners, Files: l.files, Floor: 1, Programs: host})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- l.w.Run(ctx) }()
+	l.stop = sync.OnceFunc(func() {
+		cancel()
+		if err := errors.Join(<-done, l.w.Close(), host.Close()); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Cleanup(l.stop)
+	return l
+}
+
+// task is a benchmark by the fake runner in a mode; config adds to its config.
+func (l *lab) task(mode, config string) labmesh.Task {
+	l.t.Helper()
+	l.n++
+	c := map[string]any{"model": "mine", "runner": []string{os.Args[0], fakeArg, mode}, "batch_sizes": []int{1, 2, 4}, "iterations": 20, "repeats": 1}
+	if err := json.Unmarshal([]byte("{"+config+"}"), &c); err != nil {
+		l.t.Fatal(err)
+	}
+	data, err := json.Marshal(c)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	return labmesh.Task{ID: labmesh.TaskID(fmt.Sprintf("%s-%d", mode, l.n)), Attempt: 1, Phase: labmesh.Assigned, Spec: labmesh.Spec{Kind: labmesh.Benchmark, Config: data}}
+}
+
+// run runs a task to its end.
+func (l *lab) run(task labmesh.Task) (labmesh.Outcome, []labmesh.BenchRow) {
+	l.t.Helper()
+	ctx, cancel := context.WithTimeout(l.t.Context(), 30*time.Second)
+	defer cancel()
+	l.desk.Put(task)
+	o, err := l.desk.Await(ctx, task.ID)
+	if err != nil {
+		l.t.Fatalf("%s did not end: %v", task.ID, err)
+	}
+	return o, l.desk.Rows(task.ID)
+}
+
+// log is what a task printed.
+func (l *lab) log(id labmesh.TaskID, s output.Stream) string {
+	l.t.Helper()
+	r, err := l.w.Logs(l.t.Context(), id, 1, output.Query{Stream: s})
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	defer r.Close()
+	data, err := io.ReadAll(r)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	return string(data)
+}
+
+// statuses are those of rows, in their order, with their batch sizes.
+func statuses(rows []labmesh.BenchRow) string {
+	var s []string
+	for _, r := range rows {
+		s = append(s, fmt.Sprintf("%s%d:%s", r.Arm, r.Work.Batch, r.Status))
+	}
+	return strings.Join(s, " ")
+}
+
+func TestBenchmarkRunsFromEndToEnd(t *testing.T) {
+	t.Parallel()
+	l := open(t, quiet{})
+	task := l.task("good", `"repeats":3,"threads":2,"env":{"OF_CONFIG":"c","OF_BOTH":"c"}`)
+	task.Spec.Env = map[string]string{"OF_TASK": "t", "OF_BOTH": "t"}
+	o, rows := l.run(task)
+	if !o.OK {
+		t.Fatalf("%+v\n%s", o, l.log(task.ID, output.Stderr))
+	}
+	if got, want := statuses(rows), strings.TrimSpace(strings.Repeat("1:ok 2:ok 4:ok ", 3)); got != want {
+		t.Fatalf("rows %s, want %s", got, want)
+	}
+	runs := map[string]bool{}
+	for i, r := range rows {
+		runs[r.Run] = true
+		if r.Repeat != i/3+1 || r.N != 20 || r.Wall == nil || r.Stability == nil || !r.Comparable || len(r.Flags) > 0 || r.Series == "" || r.Samples == "" || r.Started.After(r.Finished) {
+			t.Errorf("row %d: %+v", i, r)
+		}
+		if want := 1000.0 / 1.045; math.Abs(*r.Throughput-want) > 1 || math.Abs(*r.GFLOPS-want/1000) > 0.01 {
+			t.Errorf("row %d: throughput %v, %v GFLOPS", i, *r.Throughput, *r.GFLOPS)
+		}
+		if u := r.Resources.CPUUtil; u == nil || math.Abs(*u-0.45) > 0.01 || *r.FirstMS != 50 || *r.LoadS != 0.5 {
+			t.Errorf("row %d: CPU %v, first %v, load %v", i, u, *r.FirstMS, *r.LoadS)
+		}
+		w := r.Work
+		if w.Engine != "command:fake" || w.EngineVersion != "1.2.3" || w.Threads != 2 || w.DeviceClass != "cpu" || w.DriverMajor != "535" || w.EngineWhy == "" || w.Warmup != 10 {
+			t.Errorf("row %d: %+v", i, w)
+		}
+	}
+	if len(runs) != 3 {
+		t.Errorf("the runs are %v", runs)
+	}
+	if got, want := string(rows[0].Env), `{"gpu":{"driver":"535.104"},"kernel":"6.1","runner":{"both":"c","config":"c","cuda":"","hf":"1","omp":"2","task":"t"}}`; got != want {
+		t.Errorf("env %s, want %s", got, want)
+	}
+	l.checkSamples(rows)
+	l.checkLog(task.ID, rows)
+	var sum struct {
+		Arms []struct {
+			Engine  string
+			Batches []struct {
+				Batch, Runs, Comparable int
+				Status                  string
+				P50                     float64 `json:"p50_ms"`
+				Throughput              float64
+			}
+		}
+	}
+	if err := json.Unmarshal(o.Result, &sum); err != nil || len(sum.Arms) != 1 || len(sum.Arms[0].Batches) != 3 {
+		t.Fatalf("%s: %v", o.Result, err)
+	}
+	if b := sum.Arms[0].Batches[2]; b.Batch != 4 || b.Runs != 3 || b.Comparable != 3 || b.Status != "ok" || b.P50 != rows[2].Wall.P50 || b.Throughput != *rows[2].Throughput {
+		t.Errorf("summary %+v", b)
+	}
+}
+
+// checkSamples reads the file with the raw times.
+func (l *lab) checkSamples(rows []labmesh.BenchRow) {
+	l.t.Helper()
+	l.files.mu.Lock()
+	data := l.files.kept["samples.json.gz"]
+	l.files.mu.Unlock()
+	z, err := gzip.NewReader(bytes.NewReader(data))
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	lines := bufio.NewScanner(z)
+	n := 0
+	for ; lines.Scan(); n++ {
+		var s struct {
+			Run   string    `json:"run_id"`
+			Batch int       `json:"batch"`
+			Wall  []float64 `json:"wall_ms"`
+		}
+		if err := json.Unmarshal(lines.Bytes(), &s); err != nil || n >= len(rows) || s.Run != rows[n].Run || s.Batch != rows[n].Work.Batch || len(s.Wall) != rows[n].N {
+			l.t.Fatalf("line %d: %+v, %v", n, s, err)
+		}
+	}
+	if lines.Err() != nil || n != len(rows) {
+		l.t.Errorf("%d lines for %d rows: %v", n, len(rows), lines.Err())
+	}
+}
+
+// checkLog reads the progress from the log.
+func (l *lab) checkLog(id labmesh.TaskID, rows []labmesh.BenchRow) {
+	l.t.Helper()
+	ended := 0
+	for line := range strings.Lines(l.log(id, output.Stdout)) {
+		p, ok := benches.ParseProgress(strings.TrimSuffix(line, "\n"))
+		if ok && p.Status != "" {
+			if r := rows[ended]; p.Batch != r.Work.Batch || p.Run != r.Repeat || p.N != r.N || p.Runs != 3 || p.Status != r.Status {
+				l.t.Errorf("%q of row %d", line, ended)
+			}
+			ended++
+		}
+	}
+	if ended != len(rows) {
+		l.t.Errorf("the log tells of %d ends, there are %d rows", ended, len(rows))
+	}
+	if said := l.log(id, output.Stderr); !strings.Contains(said, "the fake runner was here") {
+		l.t.Errorf("stderr is %q", said)
+	}
+}
+
+func TestWhateverARunnerDoesIsSurvived(t *testing.T) {
+	t.Parallel()
+	const all = "1:ok 2:ok 4:ok"
+	for _, c := range []struct {
+		mode, config string
+		rows         string
+		cause        labmesh.Cause // "" for a task that completes
+		says         string        // in the error of the task, or else in the reason of the row of batch size 2
+		flagged      string        // batch sizes with protocol errors
+	}{
+		{"garbage", "", all, "", "", ""},
+		{"junk", "", all, "", "", "2"},
+		{"gap", "", all, "", "", "2"},
+		{"endless", "", all, "", "", "2"},
+		{"absurd", `"batch_sizes":[2]`, "2:ok", "", "", "2"},
+		{"wrongstatus", `"batch_sizes":[2]`, "2:error", labmesh.CauseExit, "splendid", "2"},
+		{"skips", "", "1:ok 4:ok 2:ok", "", "", ""},
+		{"nodone", "", all, "", "", ""},
+		{"escape", "", all, "", "", ""},
+		{"segfault", "", "1:ok 2:crashed 4:ok", labmesh.CauseSignal, "SIGSEGV", ""},
+		{"mute", `"silence_seconds":0.5`, "1:ok 2:timeout 4:ok", labmesh.CauseTimeout, "said nothing", ""},
+		{"lost", "", "1:ok 2:error 4:ok", labmesh.CauseExit, "illegal memory access", ""},
+		{"oom", "", "1:ok 2:ok 4:oom", "", "", ""},
+		{"half", "", "1:ok 2:unsupported 4:ok", "", "no fp16", ""},
+		{"unsupported", `"precision":"fp16","repeats":4`, "1:unsupported 2:unsupported 4:unsupported", labmesh.CauseConfig, "no fp16 on cpu", ""},
+		{"unknown", `"repeats":4`, "", labmesh.CauseConfig, "there is no such model", ""},
+		{"nomem", `"repeats":4`, "", labmesh.CauseOOM, "does not fit", ""},
+		{"elsewhere", "", "", labmesh.CauseProgram, "runs on tpu, not on cpu", ""},
+		{"barren", "", "", labmesh.CauseExit, "ImportError: libgarbage", ""},
+		{"hang", `"silence_seconds":0.2`, "", labmesh.CauseTimeout, "said nothing", ""},
+	} {
+		t.Run(c.mode, func(t *testing.T) {
+			t.Parallel()
+			l := open(t, quiet{})
+			task := l.task(c.mode, c.config)
+			dir := t.TempDir()
+			task.Spec.Env = map[string]string{"OF_TASK": dir}
+			o, rows := l.run(task)
+			if got := statuses(rows); got != c.rows || o.Cause != c.cause || o.OK != (c.cause == "") {
+				t.Errorf("rows %q, want %q; %v %s: %s\n%s", got, c.rows, o.OK, o.Cause, o.Error, l.log(task.ID, output.Stdout))
+			}
+			said, flagged := o.Error, ""
+			for _, r := range rows {
+				if r.Work.Batch == 2 {
+					said += r.Reason
+				}
+				if strings.Contains(fmt.Sprint(r.Flags), "protocol_errors") {
+					flagged += strconv.Itoa(r.Work.Batch)
+					if r.Comparable {
+						t.Errorf("batch size %d is comparable", r.Work.Batch)
+					}
+				}
+				if (r.Wall != nil) != (r.Status == labmesh.BenchOK) || r.Wall != nil && r.Wall.Min <= 0 {
+					t.Errorf("%s: times %+v", r.Status, r.Wall)
+				}
+			}
+			if !strings.Contains(said, c.says) || flagged != c.flagged {
+				t.Errorf("said %q; flagged %q", said, flagged)
+			}
+			if c.mode == "escape" {
+				data, err := os.ReadFile(filepath.Join(dir, "escaped"))
+				pid, convErr := strconv.Atoi(string(data))
+				if err != nil || convErr != nil {
+					t.Fatal(err, convErr)
+				}
+				l.stop() // strays are ended a moment later, or with the node
+				if err := syscall.Kill(pid, 0); !errors.Is(err, syscall.ESRCH) && !zombie(pid) {
+					t.Errorf("process %d is still there: %v", pid, err)
+				}
+			}
+		})
+	}
+}
+
+// zombie reports whether a process has ended and waits for its parent, which may be slow to look.
+func zombie(pid int) bool {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	_, rest, _ := strings.Cut(string(data), ") ")
+	return err != nil || strings.HasPrefix(rest, "Z")
+}
