@@ -174,20 +174,27 @@ func TestOutputIsBoundedAndMissingProgramsAreNamed(t *testing.T) {
 	}
 }
 
-func TestABenchmarkWaitsAndWhySaysSo(t *testing.T) {
+// seedTask is the benchmark that asks for a GPU, as it is in the documentation.
+const seedTask = `{"type":"benchmark","config":{"model":"bert-base-uncased","batch_sizes":[1,2,4,8,16],"precision":"fp16","iterations":100},` +
+	`"requirements":{"hardware":["cuda"],"min_memory_gb":8,"min_cuda_compute":7.5}}`
+
+func TestABenchmarkWaitsForAGPUAndWhySaysSo(t *testing.T) {
 	t.Parallel()
 	m := start(t, lab.Config{Nodes: 1})
 	n := m.Nodes[0]
-	s := labmesh.Spec{Kind: labmesh.Benchmark, Priority: 1, Config: json.RawMessage(`{"model":"bert-base-uncased"}`)}
-	id := submit(t, n, s)[0]
+	code, out, errs := labmeshCLI(t, n, seedTask, "submit")
+	if code != 0 {
+		t.Fatalf("exit code %d: %s%s", code, out, errs)
+	}
+	id := labmesh.TaskID(strings.TrimSpace(out))
 	if d := run(t, n, program("true")); d.Status != labmesh.Completed {
 		t.Errorf("behind it a task is %s", d.Status)
 	}
 	if d := task(t, n, id); d.Status != labmesh.Pending {
-		t.Errorf("it is %s", d.Status)
+		t.Skipf("it is %s: there is a GPU here", d.Status)
 	}
-	code, out, errs := labmeshCLI(t, n, "", "why", string(id))
-	if code != 0 || !strings.Contains(out, fmt.Sprintf("%s: it runs no benchmark tasks", n.Name)) {
+	code, out, errs = labmeshCLI(t, n, "", "why", string(id))
+	if code != 0 || !strings.Contains(out, n.Name) || !strings.Contains(out, "cuda") {
 		t.Errorf("exit code %d: %s%s", code, out, errs)
 	}
 	if _, err := n.Client().Cancel(t.Context(), id, ""); err != nil {
@@ -195,5 +202,58 @@ func TestABenchmarkWaitsAndWhySaysSo(t *testing.T) {
 	}
 	if d := task(t, n, id); d.Status != labmesh.Cancelled {
 		t.Errorf("after the cancel it is %s", d.Status)
+	}
+}
+
+// sayer is a shell script that speaks as a runner does, of times that it makes up.
+const sayer = `
+s=0; say() { s=$((s+1)); echo "{\"v\":1,\"seq\":$s,\"t\":$s,$1}"; }
+say '"event":"hello","runner":"sayer","runner_version":"1"'
+say '"event":"model","source":"file","precision_effective":"fp16","device_class":"cpu","threads":1'
+for b in 1 2 4 8 16; do
+	say "\"event\":\"batch_start\",\"batch\":$b"
+	say "\"event\":\"samples\",\"batch\":$b,\"i0\":0,\"ms\":[[$b],[$b.1],[$b.2],[$b.1],[$b]]"
+	say "\"event\":\"batch_end\",\"batch\":$b,\"status\":\"ok\",\"n\":5"
+done
+say '"event":"done"'`
+
+func TestABenchmarkRunsAndItsRowsAreOnRecord(t *testing.T) {
+	t.Parallel()
+	m := start(t, lab.Config{Nodes: 2})
+	var s map[string]any
+	if err := json.Unmarshal([]byte(seedTask), &s); err != nil {
+		t.Fatal(err)
+	}
+	c := s["config"].(map[string]any)
+	c["runner"], c["quiet_seconds"], c["repeats"] = []string{"/bin/sh", "-c", sayer}, -1, 2
+	s["requirements"] = map[string]any{"hardware": []string{"cpu"}}
+	data, err := json.Marshal(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	code, out, errs := labmeshCLI(t, m.Nodes[0], string(data), "submit")
+	if code != 0 {
+		t.Fatalf("exit code %d: %s%s", code, out, errs)
+	}
+	id := strings.TrimSpace(out)
+	if err := m.Nodes[1].Client().Wait(within(t, 30*time.Second), []labmesh.TaskID{labmesh.TaskID(id)}, nothing); err != nil {
+		t.Fatal(err)
+	}
+	if d := task(t, m.Nodes[1], labmesh.TaskID(id)); d.Status != labmesh.Completed {
+		t.Fatalf("%s: %s", d.Status, d.Error)
+	}
+	code, out, errs = labmeshCLI(t, m.Nodes[1], "", "sql", "--format", "csv", "SELECT repeat, batch, status, p50_ms, engine FROM benchmark_results WHERE task_id = '"+id+"' ORDER BY ALL")
+	want := "repeat,batch,status,p50_ms,engine\n"
+	for _, repeat := range []int{1, 2} {
+		for _, b := range []int{1, 2, 4, 8, 16} {
+			want += fmt.Sprintf("%d,%d,ok,%d.1,command:sayer\n", repeat, b, b)
+		}
+	}
+	if code != 0 || strings.ReplaceAll(out, "\r", "") != want {
+		t.Errorf("exit code %d: %s%s", code, out, errs)
+	}
+	code, out, _ = labmeshCLI(t, m.Nodes[1], "", "logs", id)
+	if code != 0 || !strings.Contains(out, "run 2/2 batch 16: 5/100, p50 16.1 ms, ok") {
+		t.Errorf("exit code %d: the log is %s", code, out)
 	}
 }

@@ -31,7 +31,7 @@ const stderrTailBytes = 1 << 10
 func (s *session) conclude(task context.Context, exit process.Exit, err, killed error) (ending, error) {
 	if err != nil {
 		if s.open != nil {
-			s.close(labmesh.BenchError, err.Error())
+			s.close(task, labmesh.BenchError, err.Error())
 		}
 		return ending{}, err
 	}
@@ -42,9 +42,9 @@ func (s *session) conclude(task context.Context, exit process.Exit, err, killed 
 	if s.open != nil {
 		status, reason := e.status(task.Err() != nil)
 		if status == labmesh.BenchOOMKilled && exit.PeakMemory > 0 {
-			s.record(status, reason, &bench.Event{HostPeak: &exit.PeakMemory})
+			s.record(task, status, reason, &bench.Event{HostPeak: &exit.PeakMemory})
 		} else {
-			s.close(status, reason)
+			s.close(task, status, reason)
 		}
 	}
 	e.left, e.made = s.left, s.made

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"labmesh"
 	"labmesh/bench"
 	"labmesh/exec/process"
 )
@@ -39,7 +40,6 @@ type session struct {
 	t     turn
 	id    string // of the run
 	quiet bench.Quiet
-	env   json.RawMessage
 	kill  context.CancelCauseFunc
 
 	left   []int // batch sizes not measured yet
@@ -87,7 +87,6 @@ func (r *run) launch(ctx context.Context, t turn, left []int) (ending, error) {
 	} else {
 		s.quiet.OK = true // nobody asked; what disturbs the measurement itself is still seen
 	}
-	s.env = r.machine.Env(ctx, t.arm.device)
 	r.launches++
 	s.id = fmt.Sprintf("%s/%d/%d", r.a.Task.ID, r.a.Number, r.launches)
 	file, refused := modelFile(t.arm.conf, r.a.Work())
@@ -186,7 +185,7 @@ func (s *session) take(ctx context.Context, e *bench.Event) {
 		}
 	case bench.EventBatchEnd:
 		if s.isOpen(e) {
-			s.end(e)
+			s.end(ctx, e)
 		}
 	case bench.EventFatal:
 		if s.fatal == nil {
@@ -199,7 +198,7 @@ func (s *session) take(ctx context.Context, e *bench.Event) {
 func (s *session) begin(ctx context.Context, e *bench.Event) {
 	if s.open != nil {
 		s.wrong++
-		s.close("error", "the runner went on without saying how it ended")
+		s.close(ctx, labmesh.BenchError, "the runner went on without saying how it ended")
 	}
 	at := slices.Index(s.left, e.Batch)
 	if at < 0 {

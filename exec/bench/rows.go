@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -26,7 +27,7 @@ var doubtful = []labmesh.BenchFlag{
 }
 
 // end makes the row of a batch size that the runner says has ended.
-func (s *session) end(e *bench.Event) {
+func (s *session) end(ctx context.Context, e *bench.Event) {
 	b, status, reason := s.open, e.Status, e.Reason
 	if reason == "" {
 		reason = e.Message
@@ -44,20 +45,21 @@ func (s *session) end(e *bench.Event) {
 		s.wrong++
 		status, reason = labmesh.BenchError, fmt.Sprintf("the runner said %.40q, which is no status", status)
 	}
-	s.record(status, reason, e)
+	s.record(ctx, status, reason, e)
 }
 
 // close makes the row of a batch size of whose end the runner said nothing.
-func (s *session) close(status labmesh.BenchStatus, reason string) {
-	s.record(status, reason, &bench.Event{})
+func (s *session) close(ctx context.Context, status labmesh.BenchStatus, reason string) {
+	s.record(ctx, status, reason, &bench.Event{})
 }
 
 // record makes the row of the batch size that is being measured, and hands it in.
-func (s *session) record(status labmesh.BenchStatus, reason string, e *bench.Event) {
+func (s *session) record(ctx context.Context, status labmesh.BenchStatus, reason string, e *bench.Event) {
 	b := s.open
 	seen := b.observed()
+	env := s.r.machine.Env(ctx, s.t.arm.device) // which knows of the watch that has just ended
 	s.open = nil
-	row := s.row(b, status, reason)
+	row := s.row(b, env, status, reason)
 	s.measure(&row, b, e, seen)
 	s.doubt(&row, b, seen)
 	if row.Wall != nil {
@@ -69,16 +71,16 @@ func (s *session) record(status labmesh.BenchStatus, reason string, e *bench.Eve
 }
 
 // row is what is known of a batch size before its numbers.
-func (s *session) row(b *batch, status labmesh.BenchStatus, reason string) labmesh.BenchRow {
+func (s *session) row(b *batch, env json.RawMessage, status labmesh.BenchStatus, reason string) labmesh.BenchRow {
 	return labmesh.BenchRow{
 		Run: s.id, Repeat: s.t.repeat, Arm: s.t.arm.name, Started: b.began.UTC(), Finished: time.Now().UTC(),
-		Work: s.work(b), Status: status, Reason: clip(reason, messageBytesMax), N: b.n, FirstMS: b.firstMS, LoadS: s.model.LoadS,
-		Env: fingerprint(s.env, s.hello.Env),
+		Work: s.work(b, env), Status: status, Reason: clip(reason, messageBytesMax), N: b.n, FirstMS: b.firstMS, LoadS: s.model.LoadS,
+		Env: fingerprint(env, s.hello.Env),
 	}
 }
 
 // work is what was run, and on what.
-func (s *session) work(b *batch) labmesh.BenchWork {
+func (s *session) work(b *batch, env json.RawMessage) labmesh.BenchWork {
 	a, m := s.t.arm, &s.model
 	c := a.conf
 	w := labmesh.BenchWork{
@@ -86,7 +88,7 @@ func (s *session) work(b *batch) labmesh.BenchWork {
 		Requested: c.Precision, Effective: m.Effective, Cast: m.Cast, Iterations: c.Iterations, Warmup: b.warmup, Threads: m.Threads,
 		Compile: c.Compile, TF32: c.TF32, Attention: m.AttnImpl, Devices: 1,
 		Engine: a.engine.Name, EngineVersion: s.hello.RunnerVersion, EngineWhy: clip(a.why, messageBytesMax), Kernel: m.Kernel,
-		DeviceClass: a.device.Class, DeviceName: m.DeviceName, DeviceUUID: m.DeviceUUID, DriverMajor: driverMajor(s.env), Protocol: bench.Protocol,
+		DeviceClass: a.device.Class, DeviceName: m.DeviceName, DeviceUUID: m.DeviceUUID, DriverMajor: driverMajor(env), Protocol: bench.Protocol,
 	}
 	if w.EngineVersion == "" {
 		w.EngineVersion = a.engine.Version
@@ -219,10 +221,12 @@ func fingerprint(machine, runner json.RawMessage) json.RawMessage {
 func driverMajor(machine json.RawMessage) string {
 	var env struct {
 		GPU struct {
-			Driver string `json:"driver"`
+			Before struct {
+				Driver string `json:"driver"`
+			} `json:"before"`
 		} `json:"gpu"`
 	}
 	_ = json.Unmarshal(machine, &env) // it may say nothing of it
-	major, _, _ := strings.Cut(env.GPU.Driver, ".")
+	major, _, _ := strings.Cut(env.GPU.Before.Driver, ".")
 	return clip(major, nameBytesMax)
 }

@@ -51,7 +51,7 @@ func (q quiet) Wait(context.Context, benches.Device, time.Duration) benches.Quie
 }
 
 func (quiet) Env(context.Context, benches.Device) json.RawMessage {
-	return json.RawMessage(`{"kernel":"6.1","gpu":{"driver":"535.104"}}`)
+	return json.RawMessage(`{"kernel":"6.1","gpu":{"before":{"driver":"535.104"}}}`)
 }
 
 func (q quiet) Watch(context.Context, benches.Device) func() benches.Observed {
@@ -205,7 +205,7 @@ func TestBenchmarkRunsFromEndToEnd(t *testing.T) {
 	if len(runs) != 3 {
 		t.Errorf("the runs are %v", runs)
 	}
-	if got, want := string(rows[0].Env), `{"gpu":{"driver":"535.104"},"kernel":"6.1","runner":{"both":"c","config":"c","cuda":"","hf":"1","omp":"2","task":"t"}}`; got != want {
+	if got, want := string(rows[0].Env), `{"gpu":{"before":{"driver":"535.104"}},"kernel":"6.1","runner":{"both":"c","config":"c","cuda":"","hf":"1","omp":"2","task":"t"}}`; got != want {
 		t.Errorf("env %s, want %s", got, want)
 	}
 	l.checkSamples(rows)
