@@ -60,6 +60,9 @@ var doors = map[string][]string{
 	"labmesh/cmd/labmesh":     {"*"},
 	"labmesh/lab":             {"labmesh", "labmesh/api", "labmesh/client"},
 	"labmesh/cmd/demo":        {"labmesh", "labmesh/api", "labmesh/client", "labmesh/lab"},
+
+	"labmesh/exec/bench/engines": {"labmesh", "labmesh/bench", "labmesh/exec/bench/py"},
+	"labmesh/exec/bench/py":      {},
 }
 
 // pure rooms decide: facts and time come in as arguments, decisions go out as values.

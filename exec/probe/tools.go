@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -83,6 +84,17 @@ func pythons(environ []string) []string {
 		}
 	}
 	return append(append(named, virtual...), "python3", "/usr/bin/python3")
+}
+
+// Pythons lists the paths of the interpreters that a node with this environment
+// may use, in the order in which they are asked; those that are not there are left out.
+func Pythons(environ []string) (paths []string) {
+	for _, p := range pythons(environ) {
+		if path, err := findTool(p, environ); err == nil && !slices.Contains(paths, path) {
+			paths = append(paths, path)
+		}
+	}
+	return paths
 }
 
 // ask asks a tool for its version.
