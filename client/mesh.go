@@ -16,6 +16,13 @@ func (c *Client) Status(ctx context.Context) (api.Status, error) {
 	return s, err
 }
 
+// Peers are the members of the mesh as the node reaches them.
+func (c *Client) Peers(ctx context.Context) (api.PeerList, error) {
+	var list api.PeerList
+	err := c.do(ctx, call{method: http.MethodGet, path: "/api/peers", out: &list})
+	return list, err
+}
+
 // Workers lists the workers of the mesh.
 func (c *Client) Workers(ctx context.Context) ([]api.WorkerSummary, error) {
 	var list api.WorkerList

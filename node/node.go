@@ -27,6 +27,7 @@ const (
 	mirrorProtocol  = "/labmesh/mirror/1"
 	ledgerProtocol  = "/labmesh/ledger/1"
 	contentProtocol = "/labmesh/content/1"
+	clockProtocol   = "/labmesh/clock/1"
 )
 
 // Limits of a node's start and stop.
@@ -171,7 +172,7 @@ func (n *Node) openHost(ctx context.Context, id labmesh.MeshID) (err error) {
 // Run takes part in the mesh until ctx ends. Then it stops taking requests,
 // ends its attempts and says so, passes leadership on, and leaves.
 func (n *Node) Run(ctx context.Context) error {
-	infra := level{n.host.Run, n.ledger.run, n.serveLogs, n.serveLedger, n.copies.serve}
+	infra := level{n.host.Run, n.ledger.run, n.serveLogs, n.serveLedger, n.serveClock, n.copies.serve}
 	last := level{n.copies.sender.Run, n.files.run} // words of attempts, which may be those of their end, and their files
 	log := level{n.replica.Run}
 	way := level{n.handOver}

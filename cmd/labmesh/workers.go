@@ -87,6 +87,10 @@ func (a *app) printWorker(w api.Worker) error {
 	for _, e := range w.Full.Engines {
 		show("engine", engineLine(e))
 	}
+	if c := w.Full.Calibration; c != nil {
+		show("speed", calibrationLine(c))
+		show("slower", c.Slower)
+	}
 	show("sandboxes", join(w.Full.Sandboxes))
 	for _, name := range sortedKeys(w.Full.Absent) {
 		show("no "+name, w.Full.Absent[name])
@@ -122,6 +126,20 @@ func deviceLine(d *labmesh.Device) string {
 		line += " (" + d.Reason + ")"
 	}
 	return line
+}
+
+// calibrationLine says in a line how fast a machine was when it was last measured.
+func calibrationLine(c *labmesh.Calibration) string {
+	line := fmt.Sprintf("%.2f × the reference on one processor", c.Speed)
+	for _, p := range []struct {
+		value float64
+		unit  string
+	}{{c.GFLOPSOne, "GFLOPS on one"}, {c.GFLOPS, "GFLOPS on all"}, {c.MemoryGBs, "GB/s of memory"}, {c.DiskMBs, "MB/s of disk"}, {c.DeviceGFLOPS, "GFLOPS on the accelerator"}} {
+		if p.value > 0 {
+			line += fmt.Sprintf(", %.3g %s", p.value, p.unit)
+		}
+	}
+	return line + ", measured " + c.At.Local().Format("2006-01-02 15:04")
 }
 
 // engineLine says in a line what an engine is, or why it does not work.

@@ -209,6 +209,10 @@ func (f *fake) Logs(ctx context.Context, r LogRequest, send func(api.LogFrame) e
 	}
 }
 
+func (f *fake) Peers(context.Context) Peers {
+	return Peers{Addrs: []string{"/ip4/127.0.0.1/tcp/4080"}, Peers: []*Peer{{Node: "n1", Self: true, Reached: true}, {Node: "n2", Reached: true, RTT: time.Millisecond, Ahead: -time.Second}, {Node: "n3", Error: "gone"}}}
+}
+
 func (f *fake) Status(context.Context) Status {
 	return Status{
 		Node: "n1", Leader: "n1", Mesh: "m", Role: "leader", Term: 3, Voters: []labmesh.NodeID{"n1"}, Quorum: 1, Applied: 9, Ledger: 8,

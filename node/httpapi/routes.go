@@ -51,6 +51,8 @@ func (a *API) meshRoutes() []route {
 	return []route{
 		{method: "GET", path: "/status", role: labmesh.RoleWorker, serve: a.status,
 			summary: "The mesh at a glance, as this node sees it; also when there is no leader", out: api.Status{}},
+		{method: "GET", path: "/api/peers", role: labmesh.RoleNode, serve: a.peers,
+			summary: "The members of the mesh: whether this node reaches them just now, and how their clocks go", out: api.PeerList{}},
 		{method: "POST", path: "/api/query", role: labmesh.RoleNode, serve: a.query, wait: queryWait,
 			summary: "Ask the ledger by one read-only SQL statement", in: api.QueryRequest{}, out: api.QueryReply{},
 			params: []param{{"format", "query", "the form of the reply", "", []string{"json", "parquet"}}}, errors: []int{400, 413, 429, 503}},

@@ -122,6 +122,8 @@ type WhyWorker struct {
 // Mesh is what can be asked of the mesh itself.
 type Mesh interface {
 	Status(ctx context.Context) Status
+	// Peers asks every member of the mesh whether it is there. It takes some seconds where one is not.
+	Peers(ctx context.Context) Peers
 	// Ready is nil when this node knows a leader and has caught up.
 	Ready() error
 	ListWorkers(ctx context.Context) ([]Worker, error)
