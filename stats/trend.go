@@ -9,8 +9,11 @@ import (
 type TrendOptions struct {
 	Alpha   float64 // of the permutation test; 0.01
 	Effect  float64 // the smallest change of the median; 0.03 is 3 %
-	Segment int     // points between two changes at least; 5
+	Segment int     // points between two changes at least; SegmentDefault
 }
+
+// SegmentDefault is how many points lie between two changes, and before the first, at the least.
+const SegmentDefault = 5
 
 func (o TrendOptions) withDefaults() TrendOptions {
 	if o.Alpha <= 0 {
@@ -20,7 +23,7 @@ func (o TrendOptions) withDefaults() TrendOptions {
 		o.Effect = 0.03
 	}
 	if o.Segment < 2 {
-		o.Segment = 5
+		o.Segment = SegmentDefault
 	}
 	return o
 }

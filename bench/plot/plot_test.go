@@ -80,14 +80,15 @@ func image(t *testing.T, data []byte) (ink float64) {
 		t.Errorf("it has %s", b)
 	}
 	dark := 0
-	for y := b.Min.Y; y < b.Max.Y; y++ {
-		for x := b.Min.X; x < b.Max.X; x++ {
+	const every = 3 // pixels: enough to see whether there is anything
+	for y := b.Min.Y; y < b.Max.Y; y += every {
+		for x := b.Min.X; x < b.Max.X; x += every {
 			if r, g, bl, _ := img.At(x, y).RGBA(); r+g+bl < 3*0xc000 {
 				dark++
 			}
 		}
 	}
-	return float64(dark) / float64(b.Dx()*b.Dy())
+	return float64(dark*every*every) / float64(b.Dx()*b.Dy())
 }
 
 func curve(name string, factor float64, batches ...int) report.Curve {
@@ -150,6 +151,9 @@ func TestOddCurves(t *testing.T) {
 		words := texts(t, svg.Bytes())
 		if name == "crowd" {
 			wants(t, words, "26 more are not drawn", "engine 13")
+		}
+		if *show == "" && name != "broken" {
+			continue // the canvas is all that differs, and a PNG takes its time
 		}
 		if err := plot.Curves(&img, name, set, plot.PNG); err != nil {
 			t.Errorf("%s: %v", name, err)

@@ -178,7 +178,7 @@ func labelSQL(name string) string {
 	if plainName.MatchString(name) {
 		return "(b.labels->>" + quote("$."+name) + ")"
 	}
-	return "(b.labels::MAP(VARCHAR, VARCHAR)[" + quote(name) + "])"
+	return "CAST(b.labels AS MAP(VARCHAR, VARCHAR))[" + quote(name) + "]"
 }
 
 var plainName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)

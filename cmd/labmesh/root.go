@@ -25,6 +25,8 @@ func subcommands(a *app) []*cobra.Command {
 		newLogsCommand(a),
 		newArtifactsCommand(a),
 		newSQLCommand(a),
+		newCompareCommand(a),
+		newTrendCommand(a),
 		newSecretCommand(a),
 		newDrainCommand(a),
 		newUndrainCommand(a),
