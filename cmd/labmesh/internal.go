@@ -1,9 +1,13 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"os/signal"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -11,6 +15,7 @@ import (
 	"labmesh/exec/keeper"
 	"labmesh/exec/probe"
 	"labmesh/exec/sandbox"
+	"labmesh/infer/serve"
 	"labmesh/store/duckdb"
 )
 
@@ -23,6 +28,7 @@ const (
 	ledgerCommand   = "check-ledger"
 	keeperCommand   = "keeper"
 	sandboxCommand  = "sandbox"
+	runnerCommand   = "bench-runner"
 )
 
 // keepPrograms is the process that keeps programs running while the node is
@@ -52,6 +58,22 @@ func shutIn(args []string) (code int, asked bool) {
 	return sandbox.Main(args[3:]), true
 }
 
+// measure is the runner of the built-in engine, when the command line asks for that:
+// main enters it before anything else too, since what else this process did would be measured with it.
+func measure(args []string, in io.Reader, out, errw io.Writer) (code int, asked bool) {
+	if len(args) != 4 || args[1] != internalCommand || args[2] != runnerCommand || args[3] != "run" && args[3] != "probe" {
+		return 0, false
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop) // a second signal ends it at once
+	if err := serve.Run(ctx, in, out, args[3] == "probe"); err != nil {
+		fmt.Fprintln(errw, err)
+		return exitFailed, true
+	}
+	return exitDone, true
+}
+
 func newInternalCommand(a *app) *cobra.Command {
 	cmd := &cobra.Command{Use: internalCommand, Short: "What the node runs in child processes", Hidden: true}
 	cmd.AddCommand(
@@ -74,6 +96,14 @@ func newInternalCommand(a *app) *cobra.Command {
 			Use: sandboxCommand + " PART …", Short: "Play a part of a program's sandbox", Example: "  labmesh internal sandbox outer …",
 			Args: args(cobra.MinimumNArgs(1), "it is started by the node"), DisableFlagParsing: true,
 			RunE: func(*cobra.Command, []string) error { return errors.ErrUnsupported }, // main has seen to it
+		},
+		&cobra.Command{
+			Use: runnerCommand + " run|probe", Short: "Measure models with the built-in engine, as a spec on stdin asks",
+			Example: `  echo '{"v":1,"model":"bert-base-uncased","precision":"fp32","batch_sizes":[1,2],"iterations":20,"max_seconds_per_batch":60}' | labmesh internal bench-runner run`,
+			Args:    args(cobra.ExactArgs(1), "it takes run or probe"),
+			RunE: func(_ *cobra.Command, what []string) error { // main has seen to what there is
+				return usageError{fmt.Errorf("%q is not run or probe", what[0])}
+			},
 		},
 		&cobra.Command{
 			Use: ledgerCommand + " FILE", Short: "Open a ledger file and read it", Example: "  labmesh internal check-ledger ledger.duckdb",
