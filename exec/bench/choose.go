@@ -16,10 +16,7 @@ import (
 // with come first, the one that every machine has comes last.
 var order = []string{bench.EngineTorch, bench.EngineONNX, bench.EngineBuiltIn}
 
-// The class of the processor, and the words for hardware that are classes of accelerators.
-const classCPU = "cpu"
-
-var accelerators = []string{"cuda", "rocm", "mps", "openvino", "qnn", "webgpu", "webnn"}
+const classCUDA = "cuda"
 
 // choice is what runs a benchmark, and on what.
 type choice struct {
@@ -75,11 +72,14 @@ func wanted(c bench.Config, r labmesh.Requirements) (class string, index int) {
 		return class, index
 	}
 	for _, h := range r.Hardware {
-		if h = strings.ToLower(h); slices.Contains(accelerators, h) {
+		if h = strings.ToLower(h); h != labmesh.ClassCPU && slices.Contains(bench.Devices(), h) {
 			return h, index
 		}
 	}
-	return classCPU, index
+	if r.MinCUDACompute > 0 {
+		return classCUDA, index
+	}
+	return labmesh.ClassCPU, index
 }
 
 // use finds the engine of a name and the device of it to use, or says why it will not do.
@@ -135,9 +135,9 @@ func pick(e Engine, c bench.Config, r labmesh.Requirements, class string, index 
 			why = fmt.Sprintf("%s sees no device %s", e.Name, c.DeviceUUID)
 		case c.DeviceUUID == "" && index >= 0 && d.Index != index:
 			why = fmt.Sprintf("%s sees no device %s:%d", e.Name, class, index)
-		case class != classCPU && d.MemoryGB > 0 && d.MemoryGB < r.MinMemoryGB:
+		case class != labmesh.ClassCPU && d.MemoryGB > 0 && d.MemoryGB < r.MinMemoryGB:
 			why = fmt.Sprintf("%s has %.3g GiB of memory, the task needs %g", d.Name, d.MemoryGB, r.MinMemoryGB)
-		case class == "cuda" && d.Compute != "" && r.MinCUDACompute > 0 && less(d.Compute, strconv.FormatFloat(r.MinCUDACompute, 'f', -1, 64)):
+		case class == classCUDA && d.Compute != "" && r.MinCUDACompute > 0 && less(d.Compute, strconv.FormatFloat(r.MinCUDACompute, 'f', -1, 64)):
 			why = fmt.Sprintf("%s has the compute capability %s, the task needs %g", d.Name, d.Compute, r.MinCUDACompute)
 		default:
 			return d, ""
@@ -168,7 +168,7 @@ func less(a, b string) bool {
 // visible is the value of CUDA_VISIBLE_DEVICES by which a runner sees d alone, "" for all.
 func visible(d bench.Device) string {
 	switch {
-	case d.Class != "cuda" || d.UUID == "":
+	case d.Class != classCUDA || d.UUID == "":
 		return ""
 	case strings.HasPrefix(d.UUID, "GPU-") || strings.HasPrefix(d.UUID, "MIG-"):
 		return d.UUID

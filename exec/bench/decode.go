@@ -87,7 +87,7 @@ func (d *decoder) end() {
 		d.emit(said{nil, d.faults})
 		return
 	}
-	if e.V != bench.Protocol || e.Seq != d.seq+1 || !tidy(&e) {
+	if sound := tidy(&e); !sound || e.V != bench.Protocol || e.Seq != d.seq+1 {
 		d.faults++
 	}
 	d.seq = e.Seq

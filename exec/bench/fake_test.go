@@ -84,6 +84,10 @@ func (f *fake) run() int {
 		fmt.Println(strings.Repeat("[", 1<<20))
 	case "escape":
 		f.escape()
+	case "nospace": // a file where a directory of the attempt's is to be
+		if err := os.WriteFile(filepath.Join(os.Getenv("TMPDIR"), "..", "keep"), nil, 0o600); err != nil {
+			panic(err)
+		}
 	}
 	f.say(bench.EventHello, bench.Event{Runner: "fake", RunnerVersion: "1.2.3", Pid: os.Getpid(), Env: f.env()})
 	if f.mode == "unknown" {
@@ -100,7 +104,7 @@ func (f *fake) run() int {
 		if f.mode == "skips" && i == 1 {
 			continue
 		}
-		if stop := f.batch(i, n); stop {
+		if stop := f.batch(n); stop {
 			return 0
 		}
 		if f.mode == "nodone" {
@@ -127,9 +131,9 @@ func (f *fake) times(n, size int) (ms [][]float64) {
 	return ms
 }
 
-func (f *fake) batch(i, size int) (stop bool) {
+func (f *fake) batch(size int) (stop bool) {
 	f.say(bench.EventBatchStart, bench.Event{Batch: size})
-	if i == 1 || size == 2 {
+	if size == 2 {
 		f.misbehave()
 	}
 	f.say(bench.EventWarmup, bench.Event{Batch: size, N: 10, FirstMS: new(50.0), Stable: new(true)})

@@ -175,7 +175,7 @@ func (s *session) doubt(row *labmesh.BenchRow, b *batch, seen bench.Observed) {
 	if st := row.Stability; st != nil && st.Verdict == stats.Unstable {
 		flag(labmesh.FlagUnstable, "the medians of three windows lie %.3g %% apart", *st.WindowSpread)
 	}
-	if u := row.Resources.CPUUtil; u != nil && *u > threadsOver && row.Work.DeviceClass == classCPU {
+	if u := row.Resources.CPUUtil; u != nil && *u > threadsOver && row.Work.DeviceClass == labmesh.ClassCPU {
 		flag(labmesh.FlagThreads, "it took %.2f times the CPU time that its %d threads can take", *u, row.Work.Threads)
 	}
 	row.Comparable = !slices.ContainsFunc(row.Flags, func(f labmesh.BenchFlag) bool { return slices.Contains(doubtful, f) })

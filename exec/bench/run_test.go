@@ -154,7 +154,7 @@ func (l *lab) log(id labmesh.TaskID, s output.Stream) string {
 	l.t.Helper()
 	r, err := l.w.Logs(l.t.Context(), id, 1, output.Query{Stream: s})
 	if err != nil {
-		l.t.Fatal(err)
+		return "" // it has not begun
 	}
 	defer r.Close()
 	data, err := io.ReadAll(r)
@@ -356,4 +356,145 @@ func zombie(pid int) bool {
 	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	_, rest, _ := strings.Cut(string(data), ") ")
 	return err != nil || strings.HasPrefix(rest, "Z")
+}
+
+func TestRunnerKilledForMemoryCostsOneBatchSize(t *testing.T) {
+	t.Parallel()
+	l := open(t, quiet{})
+	if _, absent := l.host.Holds(); absent["memory"] != "" {
+		t.Skip("memory cannot be held here: ", absent["memory"])
+	}
+	task := l.task("killed", `"repeats":3`)
+	task.Spec.Limits = &labmesh.Limits{MemoryGB: 256.0 / 1024} // the fake takes some itself under the race detector
+	o, rows := l.run(task)
+	if got := statuses(rows); got != "1:ok 2:oom_killed 4:ok 1:ok 4:ok 1:ok 4:ok" || !o.OK {
+		t.Errorf("rows %s; %v %s", got, o.OK, o.Error)
+	}
+	if r := rows[1]; r.Resources.HostPeak == nil || *r.Resources.HostPeak < 200<<20 || !strings.Contains(r.Reason, "memory ran out") || r.Run == rows[2].Run || r.Run != rows[0].Run {
+		t.Errorf("%+v", r)
+	}
+}
+
+func TestComparisonOnOneMachineAlternates(t *testing.T) {
+	t.Parallel()
+	l := open(t, quiet{})
+	o, rows := l.run(l.task("good", `"repeats":2,"batch_sizes":[1],"candidate":{"threads":3}`))
+	if got := statuses(rows); got != "a1:ok b1:ok b1:ok a1:ok" || !o.OK {
+		t.Fatalf("rows %s; %v %s", got, o.OK, o.Error)
+	}
+	if rows[1].Repeat != 1 || rows[2].Repeat != 2 || rows[1].Work.Threads != 3 || rows[0].Work.Threads != 1 || rows[0].Series == rows[1].Series || rows[0].Series != rows[3].Series {
+		t.Errorf("%+v", rows)
+	}
+}
+
+func TestWhatFailsOnceIsTriedAgainButNotForEver(t *testing.T) {
+	t.Parallel()
+	l := open(t, quiet{})
+	o, rows := l.run(l.task("segfault", `"repeats":4,"batch_sizes":[2,4]`))
+	if got := statuses(rows); got != "2:crashed 4:ok 2:crashed 4:ok 4:ok 4:ok" || o.OK || o.Cause != labmesh.CauseSignal {
+		t.Errorf("rows %s; %v %s", got, o.OK, o.Error)
+	}
+}
+
+func TestMachineThatIsNotQuietIsNoSecret(t *testing.T) {
+	t.Parallel()
+	for name, m := range map[string]bench.Machine{"noisy": quiet{noisy: true}, "nobody watches": nil} {
+		l := open(t, m)
+		o, rows := l.run(l.task("good", `"batch_sizes":[1]`))
+		if !o.OK || len(rows) != 1 || rows[0].Comparable || rows[0].Flags[0] != labmesh.FlagNoisy || len(rows[0].Doubts) != len(rows[0].Flags) {
+			t.Fatalf("%s: %v %s, %+v", name, o.OK, o.Error, rows)
+		}
+		if r := rows[0]; m != nil && (len(r.Flags) != 2 || r.Flags[1] != labmesh.FlagContended || r.Doubts[1] != "others took 40 %" || *r.Resources.EnergyJ != 3 || r.Resources.EnergySource != "rapl" || !strings.Contains(r.Doubts[0], "load is 9")) {
+			t.Errorf("%s: %+v", name, r)
+		}
+		l.stop()
+	}
+}
+
+func TestRawTimesThatCannotBeKeptCostNothingElse(t *testing.T) {
+	t.Parallel()
+	l := open(t, quiet{})
+	task := l.task("nospace", "")
+	o, rows := l.run(task)
+	if got := statuses(rows); got != "1:ok 2:ok 4:ok" || !o.OK {
+		t.Fatalf("rows %s; %v %s", got, o.OK, o.Error)
+	}
+	if rows[0].Samples != "" || !rows[0].Comparable || strings.Contains(string(o.Result), "samples_ref") || !strings.Contains(l.log(task.ID, output.Stderr), "raw times of batch size 1 are not kept") {
+		t.Errorf("%+v; %s", rows[0], o.Result)
+	}
+}
+
+func TestCancelEndsTheRunnerAndKeepsItsRows(t *testing.T) {
+	t.Parallel()
+	l := open(t, quiet{})
+	task := l.task("slow", `"batch_sizes":[1,4],"iterations":40`)
+	l.desk.Put(task)
+	l.await(func() bool { return len(l.desk.Rows(task.ID)) > 0 }) // which is said a moment after it is so
+	l.desk.Cancel(task.ID)
+	o, err := l.desk.Await(t.Context(), task.ID)
+	rows := l.desk.Rows(task.ID)
+	if err != nil || o.OK || o.Cause != labmesh.CauseCancelled || len(o.Result) == 0 {
+		t.Errorf("%v; %v %s: %s %s", err, o.OK, o.Cause, o.Error, o.Result)
+	}
+	last := rows[len(rows)-1]
+	if len(rows) < 2 || last.Status != labmesh.BenchCancelled || last.Wall != nil || rows[0].Status != labmesh.BenchOK {
+		t.Errorf("rows %s", statuses(rows))
+	}
+}
+
+func TestNodeThatStopsLosesTheBenchmark(t *testing.T) {
+	t.Parallel()
+	for name, cfg := range map[string]process.Config{"without a keeper": {}, "with a keeper": {Keeper: []string{os.Args[0], "keeper"}, Window: 10 * time.Second}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			l := openIn(t, t.TempDir(), cfg, quiet{})
+			task := l.task("slow", `"batch_sizes":[1],"iterations":1000`)
+			l.desk.Put(task)
+			l.await(func() bool { return strings.Contains(l.log(task.ID, output.Stdout), "batch 1: ") })
+			l.stop()
+			o, ok := l.desk.Outcome(task.ID)
+			if rows := l.desk.Rows(task.ID); !ok || o.Cause != labmesh.CauseWorkerLost || !o.Cause.Infra() || statuses(rows) != "1:cancelled" {
+				t.Errorf("%v %s: %s; rows %s", ok, o.Cause, o.Error, statuses(rows))
+			}
+		})
+	}
+}
+
+// await waits until something is so.
+func (l *lab) await(so func() bool) {
+	l.t.Helper()
+	for end := time.Now().Add(20 * time.Second); !so(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			l.t.Fatal("it did not come to pass")
+		}
+	}
+}
+
+func TestBadTasksAreRefused(t *testing.T) {
+	t.Parallel()
+	l := open(t, quiet{}, bench.Engine{Engine: labmesh.Engine{Name: "onnxruntime"}, Command: []string{os.Args[0], fakeArg, "good"}, Devices: []benches.Device{{Class: "cpu"}}})
+	for config, c := range map[string]struct {
+		cause labmesh.Cause
+		says  string
+	}{
+		`{"model":"bert-bas-uncased"}`:                            {labmesh.CauseConfig, "did you mean bert-base-uncased"},
+		`{"model":"mlp"}`:                                         {labmesh.CauseConfig, "no engine of this worker can run mlp on cpu"},
+		`{"model":"none.onnx"}`:                                   {labmesh.CauseConfig, "there is no file none.onnx"},
+		`{"model":"../../etc/x.onnx"}`:                            {labmesh.CauseConfig, "leads out"},
+		`{"model":"x","runner":["no-such-runner"]}`:               {labmesh.CauseProgram, "no-such-runner"},
+		`{"model":"x","runner":["true"],"env":{"LABMESH_X":"1"}}`: {labmesh.CauseConfig, "LABMESH_X"},
+		`{"model":"x","runner":["true"]}`:                         {labmesh.CauseExit, "exit code 0 before it was done"},
+		`{"model":"x","runner":["yes"],"silence_seconds":0.3}`:    {labmesh.CauseTimeout, "said nothing"},
+	} {
+		task := l.task("bad", "")
+		task.Spec.Config = json.RawMessage(config)
+		if o, rows := l.run(task); o.OK || o.Cause != c.cause || !strings.Contains(o.Error, c.says) || len(rows) > 0 {
+			t.Errorf("%s: %s: %s; %d rows", config, o.Cause, o.Error, len(rows))
+		}
+	}
+	task := l.task("bundle", "")
+	task.Spec.Config, task.Spec.Bundle = json.RawMessage(`{"model":"net.onnx","repeats":1,"iterations":10}`), strings.Repeat("0", 64)
+	if o, rows := l.run(task); !o.OK || statuses(rows) != "1:ok" || rows[0].Work.Engine != "onnxruntime" {
+		t.Errorf("a net of the bundle: %s: %s; %+v", o.Cause, o.Error, rows)
+	}
 }
