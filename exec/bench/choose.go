@@ -9,6 +9,7 @@ import (
 
 	"labmesh"
 	"labmesh/bench"
+	"labmesh/exec/bench/engines"
 )
 
 // order is the order in which engines are tried where the task leaves the choice.
@@ -20,17 +21,17 @@ const classCUDA = "cuda"
 
 // choice is what runs a benchmark, and on what.
 type choice struct {
-	engine Engine
+	engine engines.Found
 	device bench.Device
 	index  bool   // the device is named by its index
 	why    string // this engine
 }
 
 // choose finds the engine and the device for a config. What it refuses says what there is.
-func choose(c bench.Config, r labmesh.Requirements, engines []Engine) (choice, *labmesh.Error) {
+func choose(c bench.Config, r labmesh.Requirements, there []engines.Found) (choice, *labmesh.Error) {
 	class, index := wanted(c, r)
 	if c.Engine == bench.EngineCommand {
-		e := Engine{Engine: labmesh.Engine{Name: bench.EngineCommand}, Command: c.Runner}
+		e := engines.Found{Engine: labmesh.Engine{Name: bench.EngineCommand}, Command: c.Runner}
 		d := bench.Device{Class: class, Index: max(index, 0), UUID: c.DeviceUUID}
 		return choice{e, d, index >= 0, "the task brings its own runner"}, nil
 	}
@@ -39,7 +40,7 @@ func choose(c bench.Config, r labmesh.Requirements, engines []Engine) (choice, *
 		if c.Engine != bench.EngineAuto && c.Engine != name {
 			continue
 		}
-		e, d, why := use(name, c, r, class, index, engines)
+		e, d, why := use(name, c, r, class, index, there)
 		if why != "" {
 			passed = append(passed, why)
 			continue
@@ -50,7 +51,7 @@ func choose(c bench.Config, r labmesh.Requirements, engines []Engine) (choice, *
 }
 
 // reason says for people why e was chosen.
-func reason(c bench.Config, e Engine, class string, passed []string) string {
+func reason(c bench.Config, e engines.Found, class string, passed []string) string {
 	switch {
 	case c.Engine == e.Name:
 		return "the task asks for it"
@@ -83,12 +84,12 @@ func wanted(c bench.Config, r labmesh.Requirements) (class string, index int) {
 }
 
 // use finds the engine of a name and the device of it to use, or says why it will not do.
-func use(name string, c bench.Config, r labmesh.Requirements, class string, index int, engines []Engine) (e Engine, d bench.Device, why string) {
+func use(name string, c bench.Config, r labmesh.Requirements, class string, index int, there []engines.Found) (e engines.Found, d bench.Device, why string) {
 	if why = cannot(name, c); why != "" {
 		return e, d, why
 	}
 	why = name + " is not on it"
-	for _, e = range engines {
+	for _, e = range there {
 		if e.Name != name {
 			continue
 		}
@@ -100,7 +101,7 @@ func use(name string, c bench.Config, r labmesh.Requirements, class string, inde
 			return e, d, ""
 		}
 	}
-	return Engine{}, bench.Device{}, why
+	return engines.Found{}, bench.Device{}, why
 }
 
 // cannot says why an engine can never run what a config asks for.
@@ -118,7 +119,7 @@ func cannot(name string, c bench.Config) string {
 }
 
 // pick finds the device of e that meets what is asked for: of several the one with the lowest index.
-func pick(e Engine, c bench.Config, r labmesh.Requirements, class string, index int) (d bench.Device, why string) {
+func pick(e engines.Found, c bench.Config, r labmesh.Requirements, class string, index int) (d bench.Device, why string) {
 	var have []bench.Device
 	for _, d := range e.Devices {
 		if d.Class == class {
@@ -127,7 +128,11 @@ func pick(e Engine, c bench.Config, r labmesh.Requirements, class string, index 
 	}
 	slices.SortStableFunc(have, func(a, b bench.Device) int { return cmp.Compare(a.Index, b.Index) })
 	if len(have) == 0 {
-		return d, fmt.Sprintf("%s sees no %s device", e.Name, class)
+		why = fmt.Sprintf("%s sees no %s device", e.Name, class)
+		if absent := e.Absent[class]; absent != "" {
+			why += ": " + absent
+		}
+		return d, why
 	}
 	for _, d := range have {
 		switch {

@@ -11,6 +11,7 @@ import (
 
 	"labmesh"
 	"labmesh/bench"
+	"labmesh/exec/bench/engines"
 )
 
 // hear is what a decoder makes of a text that comes in pieces of n bytes.
@@ -153,21 +154,21 @@ func TestChoice(t *testing.T) {
 	gpu := func(i int, name, uuid, cc string, mem float64) bench.Device {
 		return bench.Device{Class: "cuda", Index: i, Name: name, UUID: uuid, Compute: cc, MemoryGB: mem}
 	}
-	engine := func(name, reason string, devices ...bench.Device) Engine {
-		return Engine{Engine: labmesh.Engine{Name: name, Version: "1.0", Reason: reason}, Command: []string{name}, Devices: devices}
+	engine := func(name, reason string, devices ...bench.Device) engines.Found {
+		return engines.Found{Engine: labmesh.Engine{Name: name, Version: "1.0", Reason: reason}, Command: []string{name}, Devices: devices}
 	}
-	full := []Engine{
+	full := []engines.Found{
 		engine("labmesh-go", "", cpu), engine("onnxruntime", "", cpu), engine("torch", "", cpu, gpu(1, "H100", "GPU-b", "9.0", 79), gpu(0, "T4", "GPU-a", "7.5", 15)),
 	}
 	builtIn := full[:1]
-	broken := []Engine{engine("torch", "libcudart is missing"), full[0]}
+	broken := []engines.Found{engine("torch", "libcudart is missing"), full[0]}
 	for _, c := range []struct {
 		name     string
 		config   string
 		hardware []string
 		memory   float64
 		compute  float64
-		engines  []Engine
+		there    []engines.Found
 		engine   string // "" for a refusal
 		device   string
 		says     string // in the reason, or the refusal
@@ -178,7 +179,7 @@ func TestChoice(t *testing.T) {
 		{"a GPU by the requirements", `{"model":"bert"}`, []string{"CUDA"}, 0, 0, full, "torch", "cuda GPU-a", ""},
 		{"of several the one that meets them", `{"model":"bert"}`, []string{"cuda"}, 16, 0, full, "torch", "cuda GPU-b", ""},
 		{"by its compute capability", `{"model":"bert"}`, []string{"cuda"}, 0, 8, full, "torch", "cuda GPU-b", ""},
-		{"10.0 is more than 9.0", `{"model":"bert"}`, []string{"cuda"}, 0, 9, []Engine{engine("torch", "", gpu(0, "B200", "GPU-c", "10.0", 180))}, "torch", "cuda GPU-c", ""},
+		{"10.0 is more than 9.0", `{"model":"bert"}`, []string{"cuda"}, 0, 9, []engines.Found{engine("torch", "", gpu(0, "B200", "GPU-c", "10.0", 180))}, "torch", "cuda GPU-c", ""},
 		{"a compute capability asks for cuda", `{"model":"bert"}`, nil, 0, 7.5, full, "torch", "cuda GPU-a", ""},
 		{"by its index", `{"model":"bert","device":"cuda:1"}`, nil, 0, 0, full, "torch", "cuda GPU-b", ""},
 		{"by its UUID", `{"model":"bert","device":"cuda","device_uuid":"b"}`, nil, 0, 0, full, "torch", "cuda GPU-b", ""},
@@ -200,7 +201,7 @@ func TestChoice(t *testing.T) {
 		if refused != nil {
 			t.Fatalf("%s: %v", c.name, refused)
 		}
-		got, refused := choose(conf, labmesh.Requirements{Hardware: c.hardware, MinMemoryGB: c.memory, MinCUDACompute: c.compute}, c.engines)
+		got, refused := choose(conf, labmesh.Requirements{Hardware: c.hardware, MinMemoryGB: c.memory, MinCUDACompute: c.compute}, c.there)
 		switch {
 		case refused != nil:
 			if c.engine != "" || !strings.Contains(refused.Message, c.says) {

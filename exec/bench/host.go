@@ -6,17 +6,17 @@ import (
 	"io"
 	"time"
 
-	"labmesh"
 	"labmesh/bench"
 	"labmesh/exec"
+	"labmesh/exec/bench/engines"
 	"labmesh/exec/process"
 )
 
 // Host is what benchmarks run with on this machine.
 type Host struct {
 	Launcher Launcher
-	Engines  func(context.Context) []Engine // those that work here; nil for none but a task's own
-	Machine  Machine                        // nil where nobody can tell whether the machine is quiet
+	Engines  func(context.Context) []engines.Found // those of this machine; nil for none but a task's own
+	Machine  Machine                               // nil where nobody can tell whether the machine is quiet
 }
 
 // Launcher starts programs for attempts.
@@ -34,14 +34,6 @@ type Program struct {
 	Over   map[string]string // of its environment, whatever the task says
 	Stdin  string            // what it reads
 	Stdout io.Writer         // takes what it prints
-}
-
-// Engine is an engine that works on this machine.
-type Engine struct {
-	labmesh.Engine
-	Command []string       // launches its runner; run or probe is added
-	Env     []string       // of its environment
-	Devices []bench.Device // those it has run a kernel on
 }
 
 // Machine watches the machine while it is measured.

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"labmesh"
+	"labmesh/exec/bench/engines"
 	"labmesh/stats"
 )
 
@@ -162,7 +163,7 @@ func (r *run) fail(cause labmesh.Cause, message string) labmesh.Outcome {
 	return labmesh.Outcome{Cause: cause, Error: message, Result: r.summary()}
 }
 
-func engineName(e Engine) string {
+func engineName(e engines.Found) string {
 	return strings.TrimSpace(e.Name + " " + e.Version)
 }
 

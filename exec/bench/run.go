@@ -8,6 +8,7 @@ import (
 	"labmesh"
 	"labmesh/bench"
 	"labmesh/exec"
+	"labmesh/exec/bench/engines"
 	"labmesh/exec/output"
 	"labmesh/stats"
 )
@@ -57,9 +58,9 @@ func (r *run) prepare(ctx context.Context) error {
 	if refused != nil {
 		return refused
 	}
-	var engines []Engine
+	var there []engines.Found
 	if r.h.Engines != nil {
-		engines = r.h.Engines(ctx)
+		there = r.h.Engines(ctx)
 	}
 	confs := []bench.Config{conf}
 	if len(conf.Candidate) > 0 {
@@ -70,7 +71,7 @@ func (r *run) prepare(ctx context.Context) error {
 		confs = append(confs, b)
 	}
 	for i, c := range confs {
-		ch, refused := choose(c, r.a.Task.Spec.Requirements, engines)
+		ch, refused := choose(c, r.a.Task.Spec.Requirements, there)
 		if refused == nil {
 			_, refused = modelFile(c, r.a.Work())
 		}

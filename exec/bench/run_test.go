@@ -23,6 +23,7 @@ import (
 	benches "labmesh/bench"
 	"labmesh/exec"
 	"labmesh/exec/bench"
+	"labmesh/exec/bench/engines"
 	"labmesh/exec/exectest"
 	"labmesh/exec/output"
 	"labmesh/exec/process"
@@ -87,19 +88,19 @@ func (s *shelf) Keep(_ context.Context, _ string, _ []string, extra string) (*la
 	return nil, nil
 }
 
-func open(t *testing.T, m bench.Machine, engines ...bench.Engine) *lab {
+func open(t *testing.T, m bench.Machine, found ...engines.Found) *lab {
 	t.Helper()
-	return openIn(t, t.TempDir(), process.Config{}, m, engines...)
+	return openIn(t, t.TempDir(), process.Config{}, m, found...)
 }
 
-func openIn(t *testing.T, dir string, cfg process.Config, m bench.Machine, engines ...bench.Engine) *lab {
+func openIn(t *testing.T, dir string, cfg process.Config, m bench.Machine, found ...engines.Found) *lab {
 	t.Helper()
 	cfg.Dir, cfg.Grace = filepath.Join(dir, "running"), 300*time.Millisecond
 	host, err := process.Open(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
-	runners, err := runner.New(host, os.Environ(), runner.Benchmarks(func(context.Context) []bench.Engine { return engines }, m))
+	runners, err := runner.New(host, os.Environ(), runner.Benchmarks(func(context.Context) []engines.Found { return found }, m))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -472,7 +473,7 @@ func (l *lab) await(so func() bool) {
 
 func TestBadTasksAreRefused(t *testing.T) {
 	t.Parallel()
-	l := open(t, quiet{}, bench.Engine{Engine: labmesh.Engine{Name: "onnxruntime"}, Command: []string{os.Args[0], fakeArg, "good"}, Devices: []benches.Device{{Class: "cpu"}}})
+	l := open(t, quiet{}, engines.Found{Engine: labmesh.Engine{Name: "onnxruntime"}, Command: []string{os.Args[0], fakeArg, "good"}, Devices: []benches.Device{{Class: "cpu"}}})
 	for config, c := range map[string]struct {
 		cause labmesh.Cause
 		says  string

@@ -6,6 +6,7 @@ import (
 	"labmesh"
 	"labmesh/exec"
 	"labmesh/exec/bench"
+	"labmesh/exec/bench/engines"
 	"labmesh/exec/process"
 )
 
@@ -14,8 +15,8 @@ type Benchmark struct{ shop *shop }
 
 // Benchmarks has benchmarks run by the engines of this machine, and watched by m.
 // Without it they run with what the task brings, and nobody watches.
-func Benchmarks(engines func(context.Context) []bench.Engine, m bench.Machine) Option {
-	return func(s *shop) { s.engines, s.machine = engines, m }
+func Benchmarks(found func(context.Context) []engines.Found, m bench.Machine) Option {
+	return func(s *shop) { s.engines, s.machine = found, m }
 }
 
 // Run runs a benchmark task.

@@ -18,6 +18,7 @@ import (
 	"labmesh"
 	"labmesh/exec"
 	"labmesh/exec/bench"
+	"labmesh/exec/bench/engines"
 	"labmesh/exec/output"
 	"labmesh/exec/process"
 	"labmesh/exec/sandbox"
@@ -32,8 +33,8 @@ type shop struct {
 	base []string // the environment of every task
 	box  sandbox.Box
 
-	engines func(context.Context) []bench.Engine // of benchmarks
-	machine bench.Machine                        // watches them
+	engines func(context.Context) []engines.Found // of benchmarks
+	machine bench.Machine                         // watches them
 }
 
 // job is a program to run for an attempt.
