@@ -59,7 +59,7 @@ var doors = map[string][]string{
 	"labmesh/api":             {"labmesh", "labmesh/bench"},
 	"labmesh/client":          {"labmesh", "labmesh/api", "labmesh/content", "labmesh/content/pack"},
 	"labmesh/node":            {"*"},
-	"labmesh/node/httpapi":    {"labmesh", "labmesh/api"},
+	"labmesh/node/httpapi":    {"labmesh", "labmesh/api", "labmesh/bench/plot", "labmesh/bench/report", "labmesh/stats"},
 	"labmesh/node/nodetest":   {"*"},
 	"labmesh/cmd/labmesh":     {"*"},
 	"labmesh/lab":             {"labmesh", "labmesh/api", "labmesh/client"},

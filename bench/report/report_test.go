@@ -415,6 +415,24 @@ func TestTextsInSQLStayTexts(t *testing.T) {
 	}
 }
 
+func TestParseSince(t *testing.T) {
+	t.Parallel()
+	now := noon.In(time.FixedZone("east", 3600))
+	for text, want := range map[string]time.Time{
+		"": {}, "36h": noon.Add(-36 * time.Hour), "14d": noon.Add(-14 * 24 * time.Hour), "0.5d": noon.Add(-12 * time.Hour),
+		"2026-03-01": time.Date(2026, 2, 28, 23, 0, 0, 0, time.UTC), "2026-03-01T00:00:00Z": time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC), "2026-03-01 12:30": time.Date(2026, 3, 1, 11, 30, 0, 0, time.UTC),
+	} {
+		if got, err := report.ParseSince(text, now); err != nil || !got.Equal(want) {
+			t.Errorf("%q: %s, %v, want %s", text, got, err, want)
+		}
+	}
+	for _, text := range []string{"yesterday", "-1h", "-3d", "NaNd", "99999999d", "2026-13-01", "14 d"} {
+		if got, err := report.ParseSince(text, now); labmesh.ReasonOf(err) != labmesh.Invalid {
+			t.Errorf("%q: %s, %v", text, got, err)
+		}
+	}
+}
+
 func FuzzSelector(f *testing.F) {
 	for _, s := range []string{"t1", "a=b,worker:x", "commit:abc", ",,", "arm:a", "device:NVIDIA H100, engine:torch"} {
 		f.Add(s)

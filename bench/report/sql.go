@@ -183,6 +183,31 @@ func labelSQL(name string) string {
 
 var plainName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 
+// ParseSince reads a time, or how long it is before now: 2026-03-04, 36h or 14d. A
+// time that names no zone is in that of now. Nothing means the beginning.
+func ParseSince(text string, now time.Time) (time.Time, error) {
+	if text == "" {
+		return time.Time{}, nil
+	}
+	if days, ok := strings.CutSuffix(text, "d"); ok {
+		if n, err := strconv.ParseFloat(days, 64); err == nil && n >= 0 && n <= daysMax {
+			return now.Add(-time.Duration(n * 24 * float64(time.Hour))), nil
+		}
+	}
+	if d, err := time.ParseDuration(text); err == nil && d >= 0 {
+		return now.Add(-d), nil
+	}
+	for _, layout := range []string{time.RFC3339, "2006-01-02T15:04:05", time.DateTime, "2006-01-02 15:04", time.DateOnly} {
+		if t, err := time.ParseInLocation(layout, text, now.Location()); err == nil {
+			return t, nil
+		}
+	}
+	return time.Time{}, labmesh.RefuseField("since", "since: %.40q is not a time, like 2026-03-04 or 2026-03-04T12:00:00Z, and not how long ago, like 36h or 14d", text)
+}
+
+// daysMax bounds how long ago something was: a duration holds 292 years.
+const daysMax = 36_500
+
 // quote is s as a text in SQL.
 func quote(s string) string {
 	return "'" + strings.ReplaceAll(strings.ReplaceAll(s, "\x00", ""), "'", "''") + "'"

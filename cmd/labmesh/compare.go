@@ -257,23 +257,11 @@ func chance(p *float64) string {
 
 // since is the time that the flag of that name means.
 func (a *app) since(text string) (time.Time, error) {
-	if text == "" {
-		return time.Time{}, nil
+	t, err := report.ParseSince(text, a.now())
+	if err != nil {
+		return t, usagef("--%w", err)
 	}
-	if days, ok := strings.CutSuffix(text, "d"); ok {
-		if n, err := strconv.ParseFloat(days, 64); err == nil && n >= 0 && n < 36_500 {
-			return a.now().Add(-time.Duration(n * 24 * float64(time.Hour))), nil
-		}
-	}
-	if d, err := time.ParseDuration(text); err == nil && d >= 0 {
-		return a.now().Add(-d), nil
-	}
-	for _, layout := range []string{time.RFC3339, "2006-01-02T15:04:05", "2006-01-02 15:04:05", "2006-01-02 15:04", time.DateOnly} {
-		if t, err := time.ParseInLocation(layout, text, time.Local); err == nil {
-			return t, nil
-		}
-	}
-	return time.Time{}, usagef("--since %s: it is a time, like 2026-03-04 or 2026-03-04T12:00:00Z, or how long ago, like 36h or 14d", text)
+	return t, nil
 }
 
 // share is a flag that takes a part of a whole: 0.05 or 5%.

@@ -111,7 +111,7 @@ func TestCompareGate(t *testing.T) {
 		{[]string{"t1", "t7"}, 2, "tasks t1, t2, t3; commits abc0000"},
 		{[]string{"t1", "t1"}, 2, "arm:b"},
 		{[]string{"t1", "t2", "--strict"}, 2, "--strict is for --gate"},
-		{[]string{"t1", "t2", "--since", "yesterday"}, 2, "--since yesterday: it is a time"},
+		{[]string{"t1", "t2", "--since", "yesterday"}, 2, `--since: "yesterday" is not a time`},
 		{[]string{"t1", "t2", "--since", "2h"}, 2, "tasks t2, t3"},
 		{[]string{"t1", "t2", "--effect", "x"}, 2, "it is a share"},
 		{[]string{"t1", "t2", "--alpha", "7"}, 2, "alpha: 7 is not in"},

@@ -80,6 +80,7 @@ type API struct {
 	batches chan struct{}   // one for each batch that is read
 	streams chan struct{}   // one for each open stream
 	uploads chan struct{}   // one for each upload that is read
+	reports chan struct{}   // one for each report that is made
 	ended   context.Context // over when streams are to end
 	end     context.CancelFunc
 }
@@ -97,6 +98,7 @@ func New(c Config) (*API, error) {
 		batches: make(chan struct{}, l.Batches),
 		streams: make(chan struct{}, l.Streams),
 		uploads: make(chan struct{}, uploadsMax),
+		reports: make(chan struct{}, reportsMax),
 	}
 	a.ended, a.end = context.WithCancel(context.Background())
 	var err error

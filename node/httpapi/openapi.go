@@ -14,6 +14,7 @@ import (
 
 	"labmesh"
 	"labmesh/api"
+	"labmesh/bench/plot"
 )
 
 const schemaPrefix = "#/components/schemas/"
@@ -116,6 +117,11 @@ func responses(rt *route, reg huma.Registry) map[string]*huma.Response {
 	}
 	if _, is := rt.out.(api.QueryReply); is {
 		ok.Content[api.ParquetType] = &huma.MediaType{Schema: &huma.Schema{Type: "string", Format: "binary"}}
+	}
+	if rt.drawn {
+		for _, form := range []plot.Format{plot.SVG, plot.PNG} {
+			ok.Content[form.MediaType()] = &huma.MediaType{Schema: &huma.Schema{Type: "string", Format: "binary"}}
+		}
 	}
 	out["200"] = ok
 	bad := slices.Clone(rt.errors)

@@ -8,6 +8,7 @@ import (
 
 	"labmesh"
 	"labmesh/api"
+	"labmesh/bench/report"
 )
 
 // How long requests may take that [Limits] gives no time: a large body, and a
@@ -32,6 +33,7 @@ type route struct {
 	params  []param
 	in, out any    // values of the types of the body and of the reply
 	media   string // of the reply, where it is not JSON
+	drawn   bool   // the reply may also be a drawing
 	inMedia string // of the body, where it is not JSON
 	errors  []int  // statuses beyond those that every route has
 }
@@ -44,7 +46,7 @@ type param struct {
 }
 
 func (a *API) routes() []route {
-	return slices.Concat(a.meshRoutes(), a.workerRoutes(), a.taskRoutes(), a.fileRoutes(), a.selfRoutes())
+	return slices.Concat(a.meshRoutes(), a.workerRoutes(), a.taskRoutes(), a.reportRoutes(), a.fileRoutes(), a.selfRoutes())
 }
 
 func (a *API) meshRoutes() []route {
@@ -119,6 +121,33 @@ func (a *API) taskRoutes() []route {
 				{"follow", "query", "go on until the task ends, also when it has not started yet", false, nil},
 				{"after", "query", "go on from <attempt>-<bytes>: this attempt, so many bytes into it, and those after it", "", nil},
 				{"frames", "query", "reply in frames, which say which bytes they hold, as " + api.LogFramesType, false, nil}}},
+	}
+}
+
+func (a *API) reportRoutes() []route {
+	filters := []param{
+		{"model", "query", "only results of this model", "", nil},
+		{"batch", "query", "only this batch size", 0, nil},
+		{"worker", "query", "only this worker, by id or hostname", "", nil},
+		{"engine", "query", "only this engine", "", nil},
+		{"device", "query", "only this device: a class like cuda, or part of a name", "", nil},
+		{"where", "query", "only tasks with this label, as label=value; may be there several times", "", nil},
+		{"since", "query", "only what began since then: a time, or how long ago, like 36h or 14d", "", nil},
+		{"format", "query", "the form of the reply; the Accept header may ask for it too", "", []string{"json", "svg", "png"}}}
+	judge := append(slices.Clone(filters),
+		param{"alpha", "query", "chance of calling equal things different; 0.01 by default", 0.0, nil},
+		param{"effect", "query", "the smallest change that matters, as a share: 0.05 is 5 %", 0.0, nil})
+	sides := append(slices.Clone(judge),
+		param{"a", "query", "one side: " + report.SelectorHelp, "", nil},
+		param{"b", "query", "the other side; without it the arms of the tasks that a chooses are compared", "", nil})
+	bad := []int{400, 404, 413, 429, 503}
+	return []route{
+		{method: "GET", path: "/api/benchmarks/series", role: labmesh.RoleNode, serve: a.benchSeries, wait: queryWait, drawn: true,
+			summary: "Latency and throughput over the batch size, by engine and device", out: report.CurveSet{}, params: filters, errors: bad},
+		{method: "GET", path: "/api/benchmarks/trend", role: labmesh.RoleNode, serve: a.benchTrend, wait: queryWait, drawn: true,
+			summary: "Series of benchmark results over time, and where they changed", out: report.Trends{}, params: judge, errors: bad},
+		{method: "GET", path: "/api/benchmarks/compare", role: labmesh.RoleNode, serve: a.benchCompare, wait: queryWait, drawn: true,
+			summary: "Whether benchmark results b are slower than a", out: report.Comparisons{}, params: sides, errors: bad},
 	}
 }
 
