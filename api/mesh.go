@@ -30,6 +30,7 @@ type WorkerCounts struct {
 	Total   int `json:"total"`
 	Active  int `json:"active"`
 	Idle    int `json:"idle"`
+	Held    int `json:"held"` // draining or quarantined
 	Offline int `json:"offline"`
 }
 

@@ -34,6 +34,9 @@ type MembershipInput struct {
 	Members []labmesh.Member
 	Heard   map[labmesh.NodeID]Heard
 	Now     time.Time
+	// Zones says where nodes are, of those of whom it is known: what one mishap may
+	// take down together, such as a rack or a room. Voters are spread over them.
+	Zones map[labmesh.NodeID]string
 
 	MaxReplicas int           // 0 means MaxReplicas
 	DeadAfter   time.Duration // 0 means DeadAfter
@@ -70,10 +73,14 @@ type Change struct {
 // Nodes that may vote are members with the role node; other members become
 // learners at most, while there is room under MaxReplicas. The leader never
 // removes or demotes itself.
+//
+// Of those who could be promoted, one in the zone with the fewest voters is; of voters too
+// many one in the zone with the most goes. A sound mesh with two voters in one zone, and a
+// replica that could vote in a zone with at least two fewer, exchanges one for the other.
 func PlanMembership(in MembershipInput) []Change {
 	p := newPlanner(in)
 	for _, rule := range []func() *Change{
-		p.expel, p.admitVoter, p.retireVoter, p.dropLearner, p.addLearner,
+		p.expel, p.admitVoter, p.retireVoter, p.spreadVoters, p.dropLearner, p.addLearner,
 	} {
 		if c := rule(); c != nil {
 			return []Change{*c}
@@ -219,12 +226,7 @@ func (p *planner) admitVoter() *Change {
 			sound++
 		}
 	}
-	var ready []labmesh.NodeID
-	for _, id := range p.learners {
-		if p.ready(id) {
-			ready = append(ready, id)
-		}
-	}
+	ready := p.candidates()
 	missing := p.want - sound
 	if missing <= 0 || len(ready) == 0 {
 		return nil
@@ -232,7 +234,7 @@ func (p *planner) admitVoter() *Change {
 	if dead == 0 && len(p.voters)%2 == 1 && len(ready) < 2 {
 		return nil // alone it would make the number even
 	}
-	id := slices.MinFunc(ready, p.steadier)
+	id := ready[0]
 	if !p.holds("", id) {
 		return nil
 	}
@@ -241,6 +243,56 @@ func (p *planner) admitVoter() *Change {
 		why = "to take the place of a voter that is dead or may not vote"
 	}
 	return &Change{Promote, id, why}
+}
+
+// candidates are the learners that could vote at once: those in the zones with
+// the fewest voters first, and of these the steadiest.
+func (p *planner) candidates() (ready []labmesh.NodeID) {
+	for _, id := range p.learners {
+		if p.ready(id) {
+			ready = append(ready, id)
+		}
+	}
+	slices.SortFunc(ready, func(a, b labmesh.NodeID) int {
+		return cmp.Or(cmp.Compare(p.crowd(a), p.crowd(b)), p.steadier(a, b))
+	})
+	return ready
+}
+
+// crowd is how many voters, not dead ones, are in the zone of a node, the node itself
+// included if it votes. A node of which no zone is known is in one of its own.
+func (p *planner) crowd(id labmesh.NodeID) (n int) {
+	zone := p.in.Zones[id]
+	for _, v := range p.voters {
+		if v == id || zone != "" && p.in.Zones[v] == zone && !p.dead(v) {
+			n++
+		}
+	}
+	return n
+}
+
+// spreadVoters promotes a learner of a zone with fewer voters than another has. Then
+// there is a voter too many, and retireVoter takes the vote from one in the zone with the most.
+func (p *planner) spreadVoters() *Change {
+	if len(p.voters) != p.want || p.want < votersSmall || !p.each(p.voters, p.alive) {
+		return nil
+	}
+	ready := p.candidates()
+	if len(ready) == 0 {
+		return nil
+	}
+	most := 0
+	for _, v := range p.voters {
+		most = max(most, p.crowd(v))
+	}
+	if id := ready[0]; p.in.Zones[id] != "" && p.crowd(id)+1 < most && p.holds("", id) {
+		return &Change{Promote, id, "to spread the voters over zones"}
+	}
+	return nil
+}
+
+func (p *planner) each(ids []labmesh.NodeID, is func(labmesh.NodeID) bool) bool {
+	return !slices.ContainsFunc(ids, func(id labmesh.NodeID) bool { return !is(id) })
 }
 
 // steadier orders nodes by how long they have been there.
@@ -266,9 +318,11 @@ func (p *planner) retireVoter() *Change {
 			return &Change{Demote, id, "it may not vote"}
 		}
 	}
-	newest := slices.Clone(p.voters)
-	slices.SortFunc(newest, func(a, b labmesh.NodeID) int { return p.steadier(b, a) })
-	for _, id := range newest {
+	dearest := slices.Clone(p.voters)
+	slices.SortFunc(dearest, func(a, b labmesh.NodeID) int {
+		return cmp.Or(cmp.Compare(p.crowd(b), p.crowd(a)), p.steadier(b, a))
+	})
+	for _, id := range dearest {
 		if id != p.in.Self && p.alive(id) && p.holds(id, "") {
 			return &Change{Demote, id, "more voters than wanted"}
 		}

@@ -16,9 +16,9 @@ var planNow = time.Date(2030, 1, 1, 12, 0, 0, 0, time.UTC)
 
 // situation reads a mesh from a line: each word is a node's name, then letters:
 // V voter, L learner, - no replica; d silent for 2 minutes, s silent for 30
-// seconds, n heard for a second only, b behind, w worker, x banned.
+// seconds, n heard for a second only, b behind, w worker, x banned, a digit its zone.
 func situation(line string) MembershipInput {
-	in := MembershipInput{Self: "a", Now: planNow, Heard: map[labmesh.NodeID]Heard{}}
+	in := MembershipInput{Self: "a", Now: planNow, Heard: map[labmesh.NodeID]Heard{}, Zones: map[labmesh.NodeID]string{}}
 	for i, word := range strings.Fields(line) {
 		id := labmesh.NodeID(word[:1])
 		m := labmesh.Member{Node: id, Role: labmesh.RoleNode}
@@ -39,6 +39,8 @@ func situation(line string) MembershipInput {
 				m.Role = labmesh.RoleWorker
 			case 'x':
 				m.Banned = true
+			case '1', '2', '3':
+				in.Zones[id] = string(letter)
 			}
 		}
 		in.Members = append(in.Members, m)
@@ -78,6 +80,14 @@ func TestPlanMembership(t *testing.T) {
 		{"unless it takes the majority along", "aV bVs cVx", ""},
 		{"a banned learner goes at once", "aV bLx", "remove b"},
 		{"a banned node gets nothing", "aV b-x", ""},
+		{"another zone votes first", "aV1 bL1 cL2 dL3", "promote c"},
+		{"and then the third", "aV1 bL1 cV2 dL3", "promote d"},
+		{"two voters in one zone, and nobody elsewhere", "aV1 bV1 cV2 dL2", ""},
+		{"two voters in one zone, and one elsewhere", "aV1 bV1 cV2 dL3", "promote d"},
+		{"then the newest of the crowded zone goes", "aV1 bV1 cV2 dV3", "demote b"},
+		{"the leader stays where it is crowded", "bV1 aV1 cV2 dV3", "demote b"},
+		{"no exchange while a voter is silent", "aV1 bV1 cV2s dL3", ""},
+		{"an unknown zone is no reason", "aV1 bV1 cV2 dL", ""},
 		{"a dead node gets nothing", "aV b-d", ""},
 		{"a dead learner is kept for a day", "aV bLd", ""},
 		{"seven hold the log", "aV bV cV dV eV fL gL h-", ""},
@@ -109,6 +119,7 @@ func drawMesh(t *rapid.T) MembershipInput {
 	for i := range rapid.IntRange(1, 9).Draw(t, "nodes") {
 		word := string(rune('a'+i)) + rapid.SampledFrom([]string{"V", "V", "L", "-"}).Draw(t, "place")
 		word += rapid.SampledFrom([]string{"", "", "d", "s", "n", "b", "w", "x", "xd"}).Draw(t, "fault")
+		word += rapid.SampledFrom([]string{"", "1", "2", "3"}).Draw(t, "zone")
 		if i == 0 {
 			word = "aV"
 		}
@@ -185,7 +196,7 @@ func TestAHealthyMeshEndsWithAnOddNumberOfVoters(t *testing.T) {
 		n := rapid.IntRange(1, 9).Draw(t, "nodes")
 		words := []string{"aV"}
 		for i := 1; i < n; i++ {
-			words = append(words, string(rune('a'+i))+rapid.SampledFrom([]string{"V", "L", "-"}).Draw(t, "place"))
+			words = append(words, string(rune('a'+i))+rapid.SampledFrom([]string{"V", "L", "-"}).Draw(t, "place")+rapid.SampledFrom([]string{"", "1", "2", "3"}).Draw(t, "zone"))
 		}
 		in := situation(strings.Join(words, " "))
 		for range 30 {

@@ -134,15 +134,23 @@ func (l *leader) keepReplicas(ctx context.Context) error {
 	return nil
 }
 
+// zoneTag is the tag of a worker that says what its node may go down together with.
+const zoneTag = "zone"
+
 func (l *leader) membership() (consensus.MembershipInput, error) {
 	now := time.Now()
-	in := consensus.MembershipInput{Self: l.host.ID(), Now: now, MaxReplicas: l.cfg.MaxReplicas, Heard: map[labmesh.NodeID]consensus.Heard{}}
+	in := consensus.MembershipInput{Self: l.host.ID(), Now: now, MaxReplicas: l.cfg.MaxReplicas, Heard: map[labmesh.NodeID]consensus.Heard{}, Zones: map[labmesh.NodeID]string{}}
 	var err error
 	if in.Servers, err = l.replica.Servers(); err != nil {
 		return in, err
 	}
 	for m := range l.replica.View().Members() {
 		in.Members = append(in.Members, *m)
+	}
+	for w := range l.replica.View().Workers() {
+		if z := w.Tags[zoneTag]; z != "" {
+			in.Zones[w.Node] = z
+		}
 	}
 	progress, heard := l.replica.Progress(), l.host.Heard()
 	newest := l.replica.Status().Last

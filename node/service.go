@@ -330,6 +330,8 @@ func (s *service) Status(context.Context) httpapi.Status {
 		switch {
 		case w.Status == labmesh.WorkerOffline:
 			out.Workers.Offline++
+		case w.Status != labmesh.WorkerActive:
+			out.Workers.Held++
 		case view.Used(w.ID).Tasks == 0:
 			out.Workers.Active++
 			out.Workers.Idle++

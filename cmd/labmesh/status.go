@@ -58,7 +58,7 @@ func (a *app) printStatus(s api.Status) error {
 		{"voters", fmt.Sprintf("%d, quorum %d: %s", len(s.Voters), s.Quorum, survives(s))},
 		{"replicas", fmt.Sprintf("%d, and %d leaves", len(s.Replicas), len(s.Leaves))},
 		{"log", lag(s)},
-		{"workers", fmt.Sprintf("%d: %d active (%d idle), %d offline", s.Workers.Total, s.Workers.Active, s.Workers.Idle, s.Workers.Offline)},
+		{"workers", workerCounts(s.Workers)},
 		{"tasks", taskCounts(s.Tasks)},
 	} {
 		t.line(line[:])
@@ -70,6 +70,14 @@ func (a *app) printStatus(s api.Status) error {
 		fmt.Fprintln(a.out, a.paint(a.out, yellow, "warning:"), printable(w))
 	}
 	return nil
+}
+
+func workerCounts(w api.WorkerCounts) string {
+	held := ""
+	if w.Held > 0 {
+		held = fmt.Sprintf(", %d draining or quarantined", w.Held)
+	}
+	return fmt.Sprintf("%d: %d active (%d idle)%s, %d offline", w.Total, w.Active, w.Idle, held, w.Offline)
 }
 
 // survives says in plain words how many losses the mesh can take.

@@ -216,7 +216,7 @@ func (f *fake) Peers(context.Context) Peers {
 func (f *fake) Status(context.Context) Status {
 	return Status{
 		Node: "n1", Leader: "n1", Mesh: "m", Role: "leader", Term: 3, Voters: []labmesh.NodeID{"n1"}, Quorum: 1, Applied: 9, Ledger: 8,
-		Uptime: 90 * time.Second, Version: "v1", Workers: WorkerCounts{2, 1, 1, 1}, Tasks: map[labmesh.Phase]int{labmesh.Pending: 4}, TasksTotal: 4,
+		Uptime: 90 * time.Second, Version: "v1", Workers: WorkerCounts{Total: 2, Active: 1, Idle: 1, Offline: 1}, Tasks: map[labmesh.Phase]int{labmesh.Pending: 4}, TasksTotal: 4,
 	}
 }
 

@@ -77,6 +77,7 @@ func (m *meshCollector) Collect(ch chan<- prometheus.Metric) {
 	}
 	show(m.workers, float64(s.Workers.Active), "active")
 	show(m.workers, float64(s.Workers.Idle), "idle")
+	show(m.workers, float64(s.Workers.Held), "held")
 	show(m.workers, float64(s.Workers.Offline), "offline")
 	for _, p := range labmesh.Phases() {
 		show(m.tasks, float64(s.Tasks[p]), string(p))

@@ -191,7 +191,7 @@ type Status struct {
 }
 
 // WorkerCounts counts workers by what they do.
-type WorkerCounts struct{ Total, Active, Idle, Offline int }
+type WorkerCounts struct{ Total, Active, Idle, Held, Offline int }
 
 // Ledger answers SQL.
 type Ledger interface {

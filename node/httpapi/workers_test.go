@@ -15,7 +15,7 @@ import (
 func TestStatus(t *testing.T) {
 	t.Parallel()
 	a, _ := newAPI(t, newFake())
-	const want = `{"workers":{"total":2,"active":1,"idle":1,"offline":1},"tasks":{"assigned":0,"cancelled":0,"cancelling":0,"completed":0,"failed":0,` +
+	const want = `{"workers":{"total":2,"active":1,"idle":1,"held":0,"offline":1},"tasks":{"assigned":0,"cancelled":0,"cancelling":0,"completed":0,"failed":0,` +
 		`"pending":4,"running":0,"timed_out":0,"total":4},"uptime":90,"version":"v1","node_id":"n1","mesh_id":"m","role":"leader","leader":"n1","term":3,` +
 		`"voters":["n1"],"replicas":[],"leaves":[],"voters_alive":0,"quorum":1,"applied_index":9,"ledger_index":8,"stale_seconds":0,"warnings":[]}`
 	if got := strings.TrimSpace(do(a, "GET", "/status", "").Body.String()); got != want {
