@@ -225,7 +225,7 @@ func TestABenchmarkRunsAndItsRowsAreOnRecord(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := s["config"].(map[string]any)
-	c["runner"], c["quiet_seconds"], c["repeats"] = []string{"/bin/sh", "-c", sayer}, -1, 2
+	c["runner"], c["quiet_seconds"], c["repeats"] = []string{"/bin/sh", "-c", sayer}, 0.1, 2
 	s["requirements"] = map[string]any{"hardware": []string{"cpu"}}
 	data, err := json.Marshal(s)
 	if err != nil {

@@ -46,6 +46,9 @@ type Config struct {
 	LedgerCheck func(ctx context.Context, path string) error
 	// GPUChild asks the GPU driver in a process of its own; see probe.Config.
 	GPUChild func(ctx context.Context) ([]byte, error)
+	// GPUStates asks it again and again, in a process that is started for that; see
+	// probe.OpenGPUs.
+	GPUStates []string
 	// Sandbox is how this program is run to play the parts of a sandbox; see
 	// sandbox.Box. Without it there are none.
 	Sandbox []string

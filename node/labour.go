@@ -17,6 +17,7 @@ import (
 	"labmesh/exec"
 	"labmesh/exec/probe"
 	"labmesh/exec/process"
+	"labmesh/exec/quiet"
 	"labmesh/exec/runner"
 	"labmesh/mesh"
 	"labmesh/scheduler"
@@ -27,7 +28,8 @@ import (
 type labour struct {
 	desk       *desk
 	worker     *exec.Worker
-	processes  *process.Host // nil with runners from elsewhere
+	processes  *process.Host  // nil with runners from elsewhere
+	machine    *quiet.Machine // watches benchmarks; nil with runners from elsewhere
 	self       labmesh.Worker
 	sampler    *probe.Sampler
 	replica    *consensus.Replica
@@ -94,7 +96,11 @@ func (l *labour) openRunners(cfg Config) (map[labmesh.Kind]exec.Runner, error) {
 	if cfg.Parts.Runners != nil {
 		return cfg.Parts.Runners, nil
 	}
-	return runner.New(l.processes, os.Environ(), runner.In(box(cfg)))
+	l.machine = quiet.New(quiet.Config{
+		Version: cfg.Version, Own: l.processes.CPUTime, Owns: l.processes.Owns,
+		GPUs: func(context.Context) (quiet.GPUs, error) { return probe.OpenGPUs(nil, cfg.GPUStates), nil },
+	})
+	return runner.New(l.processes, os.Environ(), runner.In(box(cfg)), runner.Benchmarks(nil, l.machine))
 }
 
 // secret is the value of a secret as this node's view has it.
@@ -218,6 +224,9 @@ func (l *labour) stayRegistered(ctx context.Context) error {
 func (l *labour) Close() (err error) {
 	if l.worker != nil {
 		err = l.worker.Close()
+	}
+	if l.machine != nil {
+		err = errors.Join(err, l.machine.Close())
 	}
 	if l.processes != nil {
 		err = errors.Join(err, l.processes.Close())

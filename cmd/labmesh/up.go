@@ -207,6 +207,7 @@ func (f *upFlags) config(a *app) (node.Config, error) {
 	}
 	cfg.Keeper = []string{self, internalCommand, keeperCommand}
 	cfg.Sandbox = []string{self, internalCommand, sandboxCommand}
+	cfg.GPUStates = []string{self, internalCommand, statesCommand}
 	cfg.GPUChild = probe.Child(self, internalCommand, gpuCommand)
 	cfg.LedgerCheck = func(ctx context.Context, path string) error {
 		out, err := exec.CommandContext(ctx, self, internalCommand, ledgerCommand, path).CombinedOutput()
