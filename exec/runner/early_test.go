@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -24,9 +25,11 @@ func TestChunksThatBeginEarly(t *testing.T) {
 	needPytest(t)
 	tree := map[string]string{
 		"conftest.py": "open('loaded', 'w').close()\n",
+		"own.py":      "open('loaded', 'w').close()\n",
+		"pytest.ini":  "[pytest]\naddopts = -p own\n",
 		"test_a.py":   "import os, unittest\nclass T(unittest.TestCase):\n  def test_1(self): pass\n  def test_dies(self): os.kill(os.getpid(), 11)\n  def test_2(self): self.assertEqual(1, 2)\n",
 	}
-	for _, f := range []suite.Framework{suite.Pytest, suite.Unittest} {
+	for _, f := range []suite.Framework{suite.Pytest, suite.Unittest, suite.Pytest} {
 		b := newBed(t)
 		early := b.runner.(exec.Early)
 		b.runner = earlyRunner{early}
@@ -40,6 +43,14 @@ func TestChunksThatBeginEarly(t *testing.T) {
 		a := b.attempt(t, tree, conf)
 		ctx, cancel := context.WithCancelCause(t.Context())
 		rest := early.Early(&a.Task)(ctx, a)
+		tick := time.NewTicker(5 * time.Millisecond)
+		for events := ""; !strings.Contains(events, `"waiting"`); <-tick.C {
+			text, err := os.ReadFile(filepath.Join(a.Tmp(), "labmesh-suite", "events.0"))
+			if events = string(text); err != nil && !os.IsNotExist(err) || t.Context().Err() != nil {
+				t.Fatalf("%s: it does not wait: %v", f, err)
+			}
+		}
+		tick.Stop()
 		cancel(exec.ErrCancelled)
 		began := time.Now()
 		if o := rest(ctx); o.OK || o.Cause != labmesh.CauseCancelled || time.Since(began) > 5*time.Second {
@@ -48,6 +59,7 @@ func TestChunksThatBeginEarly(t *testing.T) {
 		if _, err := os.Stat(filepath.Join(a.Work(), "loaded")); err == nil {
 			t.Errorf("%s: code of the suite ran before there was a slot", f)
 		}
+		delete(tree, "pytest.ini") // the last of them may go on until it comes to conftest.py
 	}
 }
 

@@ -20,5 +20,6 @@
 // # Before there is a slot
 //
 // [Begin] starts the interpreter of a chunk that waits for one. It loads the
-// framework, and then waits for the file that is its plan: [Run]'s part, once there is a slot.
+// framework with what plugins are installed, and goes on to what is the suite's
+// own when a file is made: [Run]'s part, once there is a slot.
 package suite

@@ -33,6 +33,7 @@ type plan struct {
 	Events     string   `json:"events"` // files for what it writes
 	Stack      string   `json:"stack"`
 	Cache      string   `json:"cache"`
+	Go         string   `json:"go"` // nothing of the suite is loaded before there is this file
 }
 
 // python runs a chunk of pytest or unittest.
@@ -49,8 +50,7 @@ func (c *chunk) python(ctx context.Context) (labmesh.Outcome, error) {
 			return c.outcome(ctx), nil
 		}
 		s := newSession(c, left)
-		exit, err := c.interpret(ctx, n, plan{Paths: files(left), Args: c.conf.Args, Cases: left, Timeout: c.conf.CaseTimeout,
-			FailFast: c.conf.FailFast, Quarantine: c.conf.Quarantine}, s)
+		exit, err := c.interpret(ctx, n, c.planOf(left), s)
 		if err != nil && !errors.Is(err, errTooMuch) {
 			return c.outcome(ctx), err
 		}
@@ -66,6 +66,11 @@ func (c *chunk) python(ctx context.Context) (labmesh.Outcome, error) {
 	}
 }
 
+// planOf is a plan to run cases.
+func (c *chunk) planOf(cases []string) plan {
+	return plan{Paths: files(cases), Args: c.conf.Args, Cases: cases, Timeout: c.conf.CaseTimeout, FailFast: c.conf.FailFast, Quarantine: c.conf.Quarantine}
+}
+
 // findPython sees to what it takes to start an interpreter.
 func (c *chunk) findPython(ctx context.Context) (err error) {
 	if c.py != "" {
@@ -78,9 +83,12 @@ func (c *chunk) findPython(ctx context.Context) (err error) {
 }
 
 // early starts the chunk's first interpreter, which loads the framework and then
-// waits for its plan.
+// waits until it may go on.
 func (c *chunk) early(ctx context.Context) {
-	if c.findPython(ctx) == nil { // else python will say why
+	if c.findPython(ctx) != nil {
+		return // python will say why
+	}
+	if _, err := c.writePlan(0, c.planOf(c.open())); err == nil {
 		c.first = c.launch(ctx, c.interpreter(0))
 	}
 }
@@ -119,26 +127,36 @@ func (c *chunk) unpackPlugins() error {
 
 // interpret runs the n-th interpreter of the chunk by a plan.
 func (c *chunk) interpret(ctx context.Context, n int, p plan, s *session) (process.Exit, error) {
-	number := strconv.Itoa(n)
-	p.Events, p.Stack, p.Cache = c.file("events."+number), c.file("stack."+number), filepath.Join(c.a.Tmp(), "pytest_cache")
-	s.events, s.stack = p.Events, p.Stack
-	data, err := json.Marshal(p)
-	if err != nil {
-		return process.Exit{}, err
-	}
-	at := c.file("plan." + number)
-	err = os.WriteFile(at+".new", data, 0o600)
+	p, err := c.writePlan(n, p)
 	if err == nil {
-		err = os.Rename(at+".new", at) // an interpreter may be waiting for it
+		err = os.WriteFile(p.Go, nil, 0o600)
 	}
 	if err != nil {
 		return process.Exit{}, fmt.Errorf("write the plan of the tests: %w", err)
 	}
+	s.events, s.stack = p.Events, p.Stack
 	l := c.first
 	if c.first = nil; l == nil {
 		l = c.launch(ctx, c.interpreter(n))
 	}
 	return c.supervise(ctx, l, p.Events, s)
+}
+
+// writePlan writes the plan of the n-th interpreter, and returns it with its files
+// named. It may be there: that of an attempt that is taken up again, or was begun
+// early, is the same, and is being read perhaps.
+func (c *chunk) writePlan(n int, p plan) (plan, error) {
+	number := strconv.Itoa(n)
+	p.Events, p.Stack, p.Cache, p.Go = c.file("events."+number), c.file("stack."+number), filepath.Join(c.a.Tmp(), "pytest_cache"), c.file("go")
+	data, err := json.Marshal(p)
+	if err != nil {
+		return p, err
+	}
+	at := c.file("plan." + number)
+	if err := os.WriteFile(at+".new", data, 0o600); err != nil {
+		return p, err
+	}
+	return p, os.Rename(at+".new", at)
 }
 
 // files lists the files of cases, each once, in order.

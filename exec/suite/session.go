@@ -27,6 +27,7 @@ type event struct {
 
 // Kinds of event.
 const (
+	// "waiting", for a slot, decides nothing.
 	kindItem        = "item"        // collected
 	kindError       = "error"       // a file that could not be collected
 	kindSkipped     = "skipped"     // a file that skipped itself

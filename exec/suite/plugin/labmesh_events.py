@@ -42,10 +42,16 @@ def clip(text, most=TEXT_MAX):
     return "%s\n[labmesh: %d characters left out here]\n%s" % (text[:head], len(text) - head - tail, text[-tail:])
 
 
-def load_plan():
-    """The plan. An interpreter that was started early waits for it here."""
-    while not os.path.exists(sys.argv[1]):
+def wait(plan):
+    """Waits, in an interpreter that was started early, until the suite may be loaded."""
+    if os.path.exists(plan["go"]):
+        return
+    Events(plan["events"]).write("waiting")
+    while not os.path.exists(plan["go"]):
         time.sleep(0.005)
+
+
+def load_plan():
     with open(sys.argv[1], encoding="utf-8") as f:
         return json.load(f)
 

@@ -25,6 +25,10 @@ class Plugin:
 
     # The session.
 
+    def wait(self):
+        """Everything up to here was pytest's own, and that of plugins that are installed."""
+        self.helpers.wait(self.plan)
+
     def pytest_configure(self, config):
         self.config = config
         if hasattr(config.option, "no_summary"):
@@ -111,8 +115,13 @@ def hooks(pytest, plugin):
     """Hooks whose options need pytest itself."""
 
     class Wrapped:
+        @pytest.hookimpl(tryfirst=True)
+        def pytest_load_initial_conftests(self, early_config):
+            plugin.wait()
+
         @pytest.hookimpl(hookwrapper=True)
         def pytest_cmdline_main(self, config):
+            plugin.wait()
             for name, value in (("numprocesses", None), ("dist", "no"), ("tx", []), ("distload", False), ("looponfail", False)):
                 if hasattr(config.option, name):  # of xdist: the mesh spreads tests
                     setattr(config.option, name, value)
@@ -196,31 +205,32 @@ def bound_capture():
         pass
 
 
-def preload():
-    """Loads what pytest would load as it begins."""
-    try:
-        import importlib
-
-        from _pytest.config import default_plugins
-
-        for name in default_plugins:
-            importlib.import_module("_pytest." + name)
-    except Exception:
-        pass  # it loads them itself
+def names_plugins(args):
+    """Whether pytest may be told here to load plugins of the suite's own as it begins."""
+    texts = list(args) + [os.environ.get("PYTEST_ADDOPTS", "")]
+    for name in ("pytest.ini", ".pytest.ini", "pyproject.toml", "tox.ini", "setup.cfg"):
+        try:
+            with open(name, encoding="utf-8", errors="replace") as f:
+                texts.append(f.read())
+        except OSError:
+            pass
+    return ("PYTEST_PLUGINS" in os.environ or any("-p" in text for text in texts)
+            or any(name.endswith((".egg-info", ".dist-info")) for name in os.listdir(".")))
 
 
 def main():
     sys.path.insert(0, HERE)
     import labmesh_events as helpers
 
+    plan = helpers.load_plan()
+    events = helpers.Events(plan["events"])
     sys.path.remove(HERE)
     sys.path[0] = os.getcwd()  # as with python3 -m pytest
     import pytest
 
     bound_capture()
-    preload()
-    plan = helpers.load_plan()
-    events = helpers.Events(plan["events"])
+    if names_plugins(plan.get("args", [])):
+        helpers.wait(plan)
     args = ["--rootdir=" + os.getcwd(), "-o", "cache_dir=" + plan["cache"], "--color=no",
             "--continue-on-collection-errors"]
     if plan.get("collect"):

@@ -226,6 +226,7 @@ class Suite(unittest.TestSuite):
 
 def main():
     plan = helpers.load_plan()
+    helpers.wait(plan)
     events = helpers.Events(plan["events"])
     opts = options(plan.get("args") or [])
     loader = unittest.TestLoader()
