@@ -31,10 +31,10 @@ export GOFLAGS := $(shell $(GO) env GOFLAGS) -buildvcs=false
 endif
 LDFLAGS := -X main.release=$(VERSION)
 
-.PHONY: help build fmt vet check needs test race fuzz bench demo lab clean
+.PHONY: help build fmt vet check needs test race fuzz bench bench-engine demo lab clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 build: ## build bin/labmesh
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN) ./cmd/labmesh
@@ -67,6 +67,9 @@ bench: ## the benchmarks; BENCH=regexp chooses, BENCHTIME says how long
 	@scripts/needs bench
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchtime $(BENCHTIME) -benchmem -p 1 -timeout 30m \
 		$$(grep -rl --include='*_test.go' '^func Benchmark' . | xargs -n1 dirname | sort -u)
+
+bench-engine: ## the built-in engine against ONNX Runtime (fetched with npm) and PyTorch (if a Python has it)
+	@scripts/bench-engine
 
 demo: build ## three nodes on this machine, real work, the leader killed in the middle; exits 1 if anything is lost
 	$(GO) run ./cmd/demo -bin $(BIN)
