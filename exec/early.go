@@ -13,8 +13,14 @@ import (
 // earlyRun begins an attempt before it has a slot: see [Early].
 type earlyRun = func(ctx context.Context, a Attempt) (run func(ctx context.Context) labmesh.Outcome)
 
-// earlyRun is how an attempt of t begins before it has a slot, or nil.
+// earlyRun is how an attempt of t begins before it has a slot, or nil. Nothing does
+// while a benchmark measures the machine. The caller holds mu.
 func (w *Worker) earlyRun(t *labmesh.Task) earlyRun {
+	for _, r := range w.have {
+		if r.kind == labmesh.Benchmark && r.state == live {
+			return nil
+		}
+	}
 	if r, ok := w.cfg.Runners[t.Spec.Kind].(Early); ok {
 		return r.Early(t)
 	}

@@ -118,3 +118,23 @@ func TestWhatWaitsIsNotOvertaken(t *testing.T) {
 		}
 	})
 }
+
+func TestNothingBeginsEarlyBesideABenchmark(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		desk, r := &exectest.Desk{}, &early{}
+		measured := task("measured", time.Minute)
+		measured.Spec.Kind = labmesh.Benchmark
+		desk.Put(measured, task("next", time.Minute))
+		_, stop := start(t, dir, 1, desk, r)
+		defer stop()
+		time.Sleep(30 * time.Second)
+		if r.early() != 0 || desk.Phase("measured") != labmesh.Running {
+			t.Errorf("begun early: %v", r.begun)
+		}
+		time.Sleep(10 * time.Minute)
+		want(t, desk, "measured", true, "")
+		want(t, desk, "next", true, "")
+	})
+}

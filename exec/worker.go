@@ -69,6 +69,7 @@ type Worker struct {
 
 // run is an attempt that the worker knows of.
 type run struct {
+	kind   labmesh.Kind
 	state  state
 	slots  int
 	stop   context.CancelCauseFunc
@@ -249,7 +250,7 @@ func (w *Worker) slotsOf(t *labmesh.Task) int {
 // admit makes an attempt a live one. The caller holds mu.
 func (w *Worker) admit(work context.Context, t *labmesh.Task, o *output.Output) begun {
 	actx, stop := context.WithCancelCause(work)
-	r := &run{state: live, slots: w.slotsOf(t), stop: stop, output: w.watched(keyOf(t), o)}
+	r := &run{kind: t.Spec.Kind, state: live, slots: w.slotsOf(t), stop: stop, output: w.watched(keyOf(t), o)}
 	w.have[keyOf(t)] = r
 	w.used += r.slots
 	return begun{actx, *t, r}

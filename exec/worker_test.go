@@ -60,7 +60,7 @@ func task(id string, d time.Duration) labmesh.Task {
 func start(t *testing.T, dir string, slots int, desk *exectest.Desk, r exec.Runner) (*exec.Worker, func()) {
 	t.Helper()
 	w, err := exec.Open(t.Context(), exec.Config{Worker: "w", Dir: dir, Slots: slots, Desk: desk, Floor: 1,
-		Runners: map[labmesh.Kind]exec.Runner{labmesh.Custom: r}})
+		Runners: map[labmesh.Kind]exec.Runner{labmesh.Custom: r, labmesh.Benchmark: r}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -105,6 +105,9 @@ func (r *run) summary() json.RawMessage {
 	}
 	for _, a := range r.arms {
 		as := armSummary{Arm: a.name, Engine: engineName(a.engine), Why: clip(a.why, messageBytesMax), Device: strings.TrimSpace(a.device.Class + " " + a.device.Name)}
+		if w := a.ran; w != nil {
+			as.Engine, as.Device = strings.TrimSpace(w.Engine+" "+w.EngineVersion), strings.TrimSpace(w.DeviceClass+" "+w.DeviceName)
+		}
 		for _, n := range a.conf.BatchSizes {
 			s := r.spot(a.name, n)
 			b := batchSummary{Batch: n, Status: s.status, Reason: clip(s.reason, reasonBytesMax), Runs: len(s.p50), Comparable: s.comparable, Flags: s.flags}

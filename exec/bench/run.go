@@ -141,6 +141,7 @@ func (r *run) spot(arm string, n int) *spot {
 // add hands in a row.
 func (r *run) add(s *session, row labmesh.BenchRow) {
 	r.spot(row.Arm, row.Work.Batch).add(&row)
+	s.t.arm.ran = &row.Work
 	if r.a.RecordRows != nil {
 		r.a.RecordRows([]labmesh.BenchRow{row})
 	}

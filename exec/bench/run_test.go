@@ -225,6 +225,9 @@ func TestBenchmarkRunsFromEndToEnd(t *testing.T) {
 	if err := json.Unmarshal(o.Result, &sum); err != nil || len(sum.Arms) != 1 || len(sum.Arms[0].Batches) != 3 {
 		t.Fatalf("%s: %v", o.Result, err)
 	}
+	if sum.Arms[0].Engine != "command:fake 1.2.3" {
+		t.Errorf("the engine is %s", sum.Arms[0].Engine)
+	}
 	if b := sum.Arms[0].Batches[2]; b.Batch != 4 || b.Runs != 3 || b.Comparable != 3 || b.Status != "ok" || b.P50 != rows[2].Wall.P50 || b.Throughput != *rows[2].Throughput {
 		t.Errorf("summary %+v", b)
 	}

@@ -15,6 +15,7 @@ type arm struct {
 	name string // a or b of a comparison, else ""
 	conf bench.Config
 	choice
+	ran *labmesh.BenchWork // what its rows say it ran, once there is one
 }
 
 // turn is one launch of the runner that a task asks for: a run.
