@@ -117,6 +117,12 @@ func DecodeCommand(line []byte) (Command, error) {
 		return decode[DropSecret](data)
 	case HoldWorker{}.CommandName():
 		return decode[HoldWorker](data)
+	case RaiseLevel{}.CommandName():
+		cmd, err := decode[RaiseLevel](data)
+		if c, ok := cmd.(RaiseLevel); ok && c.Level > Feature {
+			return nil, fmt.Errorf("the mesh has risen to feature level %d, this build knows %d: upgrade this node", c.Level, Feature)
+		}
+		return cmd, err
 	}
 	return nil, fmt.Errorf("unknown command %.40q: a newer version of labmesh wrote it; upgrade this node", name)
 }

@@ -37,7 +37,14 @@ type Answer struct {
 type FoundMesh struct {
 	Mesh    MeshID `json:"mesh_id"`
 	Founder Member `json:"founder"`
-	Key     Key    `json:"key"` // the founder's admin key
+	Key     Key    `json:"key"`             // the founder's admin key
+	Level   int    `json:"level,omitempty"` // the feature level that the mesh begins at; 0 means 1
+}
+
+// RaiseLevel is the leader's word that every replica knows the commands of a
+// feature level: from here on they may enter the log. The level of a mesh never sinks.
+type RaiseLevel struct {
+	Level int `json:"level"`
 }
 
 // SubmitTask brings a task into the mesh. ID is chosen by the node that takes the submit.
@@ -185,3 +192,16 @@ func (PutSecret) CommandName() string   { return "put_secret.v1" }
 func (DropSecret) CommandName() string  { return "drop_secret.v1" }
 func (RecordBench) CommandName() string { return "record_bench.v1" }
 func (HoldWorker) CommandName() string  { return "hold_worker.v1" }
+func (RaiseLevel) CommandName() string  { return "raise_level.v1" }
+
+// LevelOf is the feature level that a mesh must have before cmd may enter its
+// log: that of the build that brought the command (see [Feature]).
+func LevelOf(cmd Command) int {
+	switch cmd.(type) {
+	case RecordTests, RecordBench, PutSecret, DropSecret:
+		return 2
+	case HoldWorker:
+		return 3
+	}
+	return 1 // RaiseLevel too: it is proposed only when all know it
+}

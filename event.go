@@ -68,4 +68,5 @@ const (
 	BenchRecorded  EventType = "bench_recorded"
 	SecretPut      EventType = "secret_put"
 	SecretDropped  EventType = "secret_dropped"
+	LevelRaised    EventType = "level_raised" // the feature level of the mesh, which is in the detail
 )

@@ -38,6 +38,7 @@ func samples() []labmesh.Command {
 				Disk: &labmesh.Disk{TotalGB: 100, FreeGB: 50}, GPU: &labmesh.GPU{Count: 1, Devices: []labmesh.GPUDevice{{Index: 0, UUID: "GPU-1", Name: "g", MemoryGB: 8, ComputeCapability: "8.6"}}, CUDAVersion: "12.4", Driver: "550", Name: "g", MemoryGB: 8, CUDACompute: 8.6},
 				Absent: map[string]string{"rocm": "no driver"}, Tools: map[string]string{"go": "1.26"}}}},
 		labmesh.LoseWorker{ID: "w1", Reason: "silent"},
+		labmesh.RaiseLevel{Level: 3},
 		labmesh.HoldWorker{ID: "w1", Status: labmesh.WorkerDraining, Reason: "new disk", By: "k1"},
 		labmesh.PutMember{Member: labmesh.Member{Node: "n2", Role: "worker", Hostname: "h2", Addrs: []string{"/ip4/10.0.0.1/tcp/4080"}, Joined: at}, Invite: "i1"},
 		labmesh.BanMember{Node: "n2", By: "k1"},
@@ -67,6 +68,7 @@ func benchSample() labmesh.BenchRow {
 // grown has commands with the fields that came after their golden file, by the name of its further one.
 func grown() map[string]labmesh.Command {
 	return map[string]labmesh.Command{
+		"found_mesh.v1-2": labmesh.FoundMesh{Mesh: "m1", Level: 3},
 		"submit_task.v1-2": labmesh.SubmitTask{ID: "t1", Spec: labmesh.Spec{Kind: "custom", Secrets: []string{"TOKEN"}, Bundle: "b1", Artifacts: []string{"out/**"},
 			Limits:       &labmesh.Limits{CPUs: 1.5, MemoryGB: 2, Pids: 64, DiskGB: 10},
 			Requirements: labmesh.Requirements{Tools: []string{"pytest"}, Sandbox: "no_network"}}},
@@ -255,4 +257,23 @@ func FuzzDecodeEntry(f *testing.F) {
 			t.Fatalf("%q came back otherwise: %v", data, err)
 		}
 	})
+}
+
+// TestCommandsOfALevelToComeStopABuild: a build that does not know a feature level must not go on under it.
+func TestCommandsOfALevelToComeStopABuild(t *testing.T) {
+	t.Parallel()
+	for level, ok := range map[int]bool{labmesh.Feature: true, labmesh.Feature + 1: false} {
+		line, err := labmesh.EncodeCommand(labmesh.RaiseLevel{Level: level})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := labmesh.DecodeCommand(line); (err == nil) != ok {
+			t.Errorf("level %d: %v", level, err)
+		}
+	}
+	for _, c := range samples() {
+		if n := labmesh.LevelOf(c); n < 1 || n > labmesh.Feature {
+			t.Errorf("%s is of level %d", c.CommandName(), n)
+		}
+	}
 }

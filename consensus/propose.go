@@ -122,5 +122,25 @@ func (r *Replica) enqueue(b *batch) error {
 	if node.State() != raft.Leader {
 		return notEntered("this node does not lead")
 	}
+	if err := r.admissible(b); err != nil {
+		return err
+	}
 	return r.committer.enqueue(b)
+}
+
+// admissible refuses commands that some replica may not know yet: an entry that
+// it cannot read would stop it.
+func (r *Replica) admissible(b *batch) error {
+	level := 0
+	for _, c := range b.cmds {
+		if need := labmesh.LevelOf(c); need > 1 {
+			if level == 0 {
+				level = r.View().Level()
+			}
+			if need > level {
+				return labmesh.Refuse(labmesh.Unavailable, "the mesh is at feature level %d until all of its replicas have been upgraded, and %s is of level %d (labmesh doctor shows who is behind); nothing has been done", level, c.CommandName(), need)
+			}
+		}
+	}
+	return nil
 }

@@ -72,6 +72,15 @@ type Parts struct {
 	Capabilities *labmesh.Capabilities
 	NoHTTP       bool
 	NoDiscovery  bool // neither mDNS nor DHT
+	Feature      int  // the feature level that the node says it knows, as an older build would; 0 means that of this build
+}
+
+// feature is the feature level that the node knows.
+func (c Config) feature() int {
+	if c.Parts.Feature > 0 {
+		return c.Parts.Feature
+	}
+	return labmesh.Feature
 }
 
 func (c Config) withDefaults() Config {

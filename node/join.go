@@ -71,7 +71,7 @@ func (n *Node) joinBy(ctx context.Context, inv security.Invite) error {
 	ctx, cancel := context.WithTimeout(ctx, joinTimeout)
 	defer cancel()
 	reply, err := n.host.Join(ctx, inv.Addrs, inv.ID, inv.Secret, mesh.JoinRequest{
-		Hostname: n.cfg.Hostname, Version: n.cfg.Version, Feature: labmesh.Feature,
+		Hostname: n.cfg.Hostname, Version: n.cfg.Version, Feature: n.cfg.feature(),
 	})
 	if err != nil {
 		return err
@@ -113,6 +113,9 @@ func (g *gate) InviteKey(_ context.Context, id string) ([]byte, error) {
 // Admit makes the stranger a member, if the mesh agrees.
 func (g *gate) Admit(ctx context.Context, req mesh.JoinRequest) (mesh.JoinReply, error) {
 	replica := g.members.replica.Load()
+	if level := replica.View().Level(); max(req.Feature, 1) < level {
+		return mesh.JoinReply{}, labmesh.Refuse(labmesh.Denied, "the mesh is at feature level %d, and labmesh %s on this machine knows %d: install a newer one", level, req.Version, max(req.Feature, 1))
+	}
 	if refused := g.room(req.Node); refused != nil {
 		return mesh.JoinReply{}, refused
 	}
@@ -180,7 +183,7 @@ func (n *Node) makeKnown(ctx context.Context) error {
 	var cmds []labmesh.Command
 	if id.Founder {
 		self := labmesh.Member{Node: n.host.ID(), Hostname: n.cfg.Hostname, Addrs: n.host.Addrs()}
-		cmds = append(cmds, labmesh.FoundMesh{Mesh: id.Mesh, Founder: self, Key: key})
+		cmds = append(cmds, labmesh.FoundMesh{Mesh: id.Mesh, Founder: self, Key: key, Level: n.cfg.feature()})
 	}
 	if key.ID != "" {
 		cmds = append(cmds, labmesh.PutKey{Key: key})

@@ -236,7 +236,7 @@ func (l *labour) Close() (err error) {
 
 // advert is what this node says of itself now.
 func (n *Node) advert() labmesh.Advert {
-	a := labmesh.Advert{API: n.URL(), Version: n.cfg.Version, Feature: labmesh.Feature}
+	a := labmesh.Advert{API: n.URL(), Version: n.cfg.Version, Feature: n.cfg.feature()}
 	l := n.labour.Load()
 	if l == nil {
 		return a

@@ -122,6 +122,9 @@ func (l *leader) keepReplicas(ctx context.Context) error {
 				l.cfg.Logger.WarnContext(ctx, "replicas not changed", "do", c.Do, "node", c.Node, "err", err)
 			}
 		}
+		if err := l.raiseLevel(ctx, in.Servers); err != nil {
+			return err
+		}
 		if len(plan) > 0 {
 			changed = nil // what was changed may call for more, but not at once
 		}
@@ -132,6 +135,30 @@ func (l *leader) keepReplicas(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// raiseLevel raises the feature level of the mesh to what every replica knows.
+// One that is not heard of may have an old build: it is waited for, or removed as dead.
+func (l *leader) raiseLevel(ctx context.Context, replicas []consensus.Server) error {
+	if l.replica.View().Level() >= l.cfg.feature() {
+		return nil
+	}
+	heard, level := l.host.Heard(), l.cfg.feature()
+	for _, s := range replicas {
+		if s.ID == l.host.ID() {
+			continue
+		}
+		h, ok := heard[s.ID]
+		if !ok {
+			return nil
+		}
+		level = min(level, h.Advert.Feature)
+	}
+	if level <= l.replica.View().Level() {
+		return nil
+	}
+	l.cfg.Logger.InfoContext(ctx, "every replica has been upgraded: the mesh rises to their feature level", "level", level)
+	return l.propose(ctx, []labmesh.Command{labmesh.RaiseLevel{Level: level}})
 }
 
 // zoneTag is the tag of a worker that says what its node may go down together with.

@@ -8,7 +8,6 @@ import (
 	"sync"
 	"time"
 
-	"labmesh"
 	"labmesh/node/httpapi"
 )
 
@@ -43,7 +42,7 @@ func (s *service) Peers(ctx context.Context) httpapi.Peers {
 		p := &httpapi.Peer{Node: m.Node, Hostname: m.Hostname, Role: m.Role, Self: m.Node == n.host.ID(), Addrs: m.Addrs}
 		out.Peers = append(out.Peers, p)
 		if p.Self {
-			p.Reached, p.Version, p.Feature = true, n.cfg.Version, labmesh.Feature
+			p.Reached, p.Version, p.Feature = true, n.cfg.Version, n.cfg.feature()
 			continue
 		}
 		if h, ok := heard[m.Node]; ok {

@@ -76,6 +76,8 @@ func (x *change) apply(cmd labmesh.Command) labmesh.Answer {
 		return labmesh.Answer{Refused: x.holdWorker(cmd)}
 	case labmesh.FoundMesh:
 		return labmesh.Answer{Refused: x.found(cmd)}
+	case labmesh.RaiseLevel:
+		return labmesh.Answer{Refused: x.raiseLevel(cmd)}
 	case labmesh.PutMember:
 		return labmesh.Answer{Refused: x.putMember(cmd)}
 	case labmesh.BanMember:

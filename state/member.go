@@ -1,6 +1,7 @@
 package state
 
 import (
+	"strconv"
 	"time"
 
 	"labmesh"
@@ -17,12 +18,21 @@ func (x *change) found(cmd labmesh.FoundMesh) *labmesh.Error {
 	if x.v.mesh != "" {
 		return labmesh.Refuse(labmesh.Conflict, "found mesh %s: this is mesh %s already", cmd.Mesh, x.v.mesh)
 	}
-	x.v.mesh = cmd.Mesh
+	x.v.mesh, x.v.level = cmd.Mesh, cmd.Level
 	m := cmd.Founder
 	m.Role, m.Joined, m.Index, m.Banned = labmesh.RoleNode, x.at, x.v.index, false
 	x.v.members.Set(m.Node, &m)
 	x.tell(labmesh.Event{Type: labmesh.MeshFounded, Member: &m, Detail: string(cmd.Mesh)})
 	return x.putKey(labmesh.PutKey{Key: cmd.Key})
+}
+
+func (x *change) raiseLevel(cmd labmesh.RaiseLevel) *labmesh.Error {
+	if cmd.Level <= x.v.Level() {
+		return nil // sent twice
+	}
+	x.v.level = cmd.Level
+	x.tell(labmesh.Event{Type: labmesh.LevelRaised, Detail: strconv.Itoa(cmd.Level)})
+	return nil
 }
 
 func (x *change) putMember(cmd labmesh.PutMember) *labmesh.Error {

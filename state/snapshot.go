@@ -17,6 +17,7 @@ const snapshotVersion = 1
 type header struct {
 	Version  int            `json:"labmesh_snapshot"`
 	Mesh     labmesh.MeshID `json:"mesh_id"`
+	Level    int            `json:"level,omitempty"`
 	Index    uint64         `json:"index"`
 	Now      time.Time      `json:"now"`
 	Seq      uint64         `json:"seq"`
@@ -42,7 +43,7 @@ type record struct {
 func (v View) Encode(w io.Writer) error {
 	buf := bufio.NewWriterSize(w, 1<<16)
 	enc := json.NewEncoder(buf)
-	h := header{snapshotVersion, v.mesh, v.index, v.now, v.seq, v.attempts, v.ends, v.kept, Counts{}}
+	h := header{snapshotVersion, v.mesh, v.level, v.index, v.now, v.seq, v.attempts, v.ends, v.kept, Counts{}}
 	for p, n := range v.counts {
 		if p.Final() {
 			h.Counts[p] = n
@@ -85,8 +86,12 @@ func Decode(r io.Reader) (*Cluster, error) {
 	if h.Version != snapshotVersion {
 		return nil, fmt.Errorf("read snapshot: version %d, this build knows %d: upgrade this node", h.Version, snapshotVersion)
 	}
+	if h.Level > labmesh.Feature {
+		return nil, fmt.Errorf("read snapshot: it is of a mesh at feature level %d, this build knows %d: upgrade this node", h.Level, labmesh.Feature)
+	}
 	c := New()
 	v := &c.v
+	v.level = h.Level
 	v.mesh, v.index, v.now, v.seq, v.attempts, v.ends, v.kept = h.Mesh, h.Index, h.Now, h.Seq, h.Attempts, h.Ends, h.Kept
 	for p, n := range h.Counts {
 		v.counts[p] = n

@@ -62,7 +62,7 @@ func (m *mesh) draw(r *rapid.T) labmesh.Command {
 			w = t.Worker
 		}
 	}
-	switch rapid.IntRange(0, 12).Draw(r, "command") {
+	switch rapid.IntRange(0, 13).Draw(r, "command") {
 	case 0, 1:
 		return labmesh.SubmitTask{ID: id, Spec: drawSpec(r)}
 	case 2, 3:
@@ -83,6 +83,8 @@ func (m *mesh) draw(r *rapid.T) labmesh.Command {
 		return labmesh.ExpireTask{ID: id, Attempt: attempt, Cause: cause}
 	case 10:
 		return labmesh.LoseWorker{ID: w, Reason: "silent"}
+	case 12:
+		return labmesh.RaiseLevel{Level: rapid.IntRange(-1, labmesh.Feature).Draw(r, "level")}
 	case 11:
 		return labmesh.HoldWorker{ID: w, Status: rapid.SampledFrom([]labmesh.WorkerStatus{"", labmesh.WorkerDraining, labmesh.WorkerQuarantined}).Draw(r, "hold"), Reason: "x"}
 	}

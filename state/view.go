@@ -13,6 +13,7 @@ import (
 // from any goroutine. What it hands out must not be changed.
 type View struct {
 	mesh  labmesh.MeshID
+	level int // 0 means 1
 	index uint64
 	now   time.Time
 
@@ -116,6 +117,10 @@ func (v View) Now() time.Time { return v.now }
 
 // Mesh is the mesh's name, "" before it was founded.
 func (v View) Mesh() labmesh.MeshID { return v.mesh }
+
+// Level is the feature level of the mesh: commands of a higher one may not enter
+// its log, since not every replica is known to know them.
+func (v View) Level() int { return max(v.level, 1) }
 
 // Counts is how many tasks are in each phase.
 func (v View) Counts() Counts { return v.counts }

@@ -37,6 +37,8 @@ type Node struct {
 	*node.Node
 	Index int
 	Has   labmesh.Capabilities // of its machine
+	// Feature is the feature level of its build, 0 for that of this one. A change holds from the next Run on.
+	Feature int
 
 	dir    string
 	log    *consensus.Memory
@@ -49,9 +51,15 @@ type Node struct {
 // ready and, with three nodes and more, enough of them vote.
 func Start(t *testing.T, n int, runners map[labmesh.Kind]exec.Runner) *Mesh {
 	t.Helper()
+	return StartAt(t, n, 0, runners)
+}
+
+// StartAt is Start with nodes of builds of a feature level.
+func StartAt(t *testing.T, n, feature int, runners map[labmesh.Kind]exec.Runner) *Mesh {
+	t.Helper()
 	m := &Mesh{sim: meshtest.NewSim(t), runners: runners}
 	for i := range n {
-		m.add(t, Plain())
+		m.add(t, Plain()).Feature = feature
 		m.Run(t, i)
 		if i == 0 {
 			var err error
@@ -104,7 +112,7 @@ func (m *Mesh) Run(t *testing.T, i int) {
 		WorkerID: labmesh.WorkerID("w" + string(rune('0'+i))),
 		Parts: node.Parts{
 			Libp2p: m.sim.Stranger(t, i).Libp2p, Backend: n.ledger, Log: n.log, Runners: m.runners, NoHTTP: true, NoDiscovery: true,
-			Capabilities: &n.Has,
+			Capabilities: &n.Has, Feature: n.Feature,
 		},
 	}
 	if i > 0 {
