@@ -53,12 +53,23 @@ func taskDir(root string, id labmesh.TaskID) string {
 // disk is below its floor.
 func (w *Worker) sweepLoop(ctx context.Context) {
 	for {
+		w.untilCalm(ctx)
 		if n, err := w.sweep(ctx, time.Now()); err != nil {
 			w.cfg.Logger.WarnContext(ctx, "old attempts not swept", "removed", n, "err", err)
 		} else if n > 0 {
 			w.cfg.Logger.InfoContext(ctx, "old attempts swept", "removed", n)
 		}
 		if !w.untilSweep(ctx) {
+			return
+		}
+	}
+}
+
+// untilCalm waits, within a bound, while something is measured here. It does not
+// while the disk is below its floor.
+func (w *Worker) untilCalm(ctx context.Context) {
+	for began := time.Now(); w.cfg.Held != nil && w.cfg.Held() && time.Since(began) < heldMax; {
+		if ok, _ := w.Accepts(); !ok || !pause(ctx, nil, pressureEvery) {
 			return
 		}
 	}

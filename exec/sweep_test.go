@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -85,6 +86,39 @@ func TestSweepKeepsTheNewestAndWhatIsHeld(t *testing.T) {
 			} else if _, err := w.Logs(ctx, id, 1, output.Query{}); !keep && labmesh.ReasonOf(err) != labmesh.NotFound {
 				t.Errorf("%s: %v", id, err)
 			}
+		}
+		cancel()
+		if err := errors.Join(<-done, w.Close()); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestSweepWaitsForWhatIsMeasured(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		old := filepath.Join(dir, "t", "1")
+		at := time.Now().Add(-1000 * time.Hour)
+		if err := errors.Join(os.MkdirAll(old, 0o700), os.Chtimes(old, at, at)); err != nil {
+			t.Fatal(err)
+		}
+		var over atomic.Bool
+		w, err := exec.Open(t.Context(), exec.Config{Worker: "w", Dir: dir, Desk: &exectest.Desk{}, Floor: 1, Held: func() bool { return !over.Load() },
+			Runners: map[labmesh.Kind]exec.Runner{labmesh.Custom: &slow{}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- w.Run(ctx) }()
+		there := func() bool { _, err := os.Stat(old); return err == nil }
+		if time.Sleep(15 * time.Minute); !there() {
+			t.Error("swept while something was measured")
+		}
+		over.Store(true)
+		if time.Sleep(2 * time.Second); there() {
+			t.Error("not swept when nothing was measured any more")
 		}
 		cancel()
 		if err := errors.Join(<-done, w.Close()); err != nil {

@@ -20,6 +20,7 @@ const (
 	sweepEvery    = 10 * time.Minute // look for attempt directories to remove
 	pressureEvery = time.Second      // look whether the disk is below its floor
 	pressureRest  = 30 * time.Second // between sweeps while it stays there
+	heldMax       = 30 * time.Minute // for which a sweep waits for measurements
 	errorBytesMax = 2 << 10          // of the message of one outcome
 )
 
@@ -43,7 +44,10 @@ type Config struct {
 	// Printed is told of each attempt that prints something, once, when it first
 	// does. It must not block. nil means nobody is.
 	Printed func(task labmesh.TaskID, attempt int, o *output.Output)
-	Floor   uint64 // free bytes below which no work is taken; 0 means [DiskFloor] of the disk
+	// Held reports whether something is measured on this machine, so that work which
+	// is heavy and can wait should. nil means that nothing ever is.
+	Held  func() bool
+	Floor uint64 // free bytes below which no work is taken; 0 means [DiskFloor] of the disk
 }
 
 // Worker runs the attempts that its desk shows, and reports on them.

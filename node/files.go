@@ -46,7 +46,8 @@ type files struct {
 	members *members
 	host    *mesh.Host
 	logger  *slog.Logger
-	spread  chan string // trees that are to be on a second node
+	calm    func(context.Context) // waits, within a bound, while something is measured here
+	spread  chan string           // trees that are to be on a second node
 
 	mu      sync.Mutex
 	fresh   map[string]*lately // trees that came lately
@@ -59,8 +60,8 @@ type lately struct {
 	spread bool      // it is on a second node, or on its way there
 }
 
-func openFiles(cfg Config, host *mesh.Host, m *members) (*files, error) {
-	f := &files{members: m, host: host, logger: cfg.Logger, spread: make(chan string, spreadQueue), fresh: map[string]*lately{}}
+func openFiles(cfg Config, host *mesh.Host, m *members, calm func(context.Context)) (*files, error) {
+	f := &files{calm: calm, members: m, host: host, logger: cfg.Logger, spread: make(chan string, spreadQueue), fresh: map[string]*lately{}}
 	dir := filepath.Join(cfg.DataDir, blobsDir)
 	var err error
 	if f.store, err = store.Open(dir, store.Config{BytesMax: cfg.BlobCache, InUse: f.inUse}); err != nil {

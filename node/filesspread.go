@@ -42,6 +42,7 @@ func (f *files) spreadLoop(ctx, work context.Context) {
 	for {
 		select {
 		case id := <-f.spread:
+			f.calm(ctx)
 			f.spreadNow(ctx, work, id)
 			continue
 		case <-ctx.Done():

@@ -29,7 +29,7 @@ type labour struct {
 	desk       *desk
 	worker     *exec.Worker
 	processes  *process.Host  // nil with runners from elsewhere
-	machine    *quiet.Machine // watches benchmarks; nil with runners from elsewhere
+	machine    *quiet.Machine // likewise
 	self       labmesh.Worker
 	sampler    *probe.Sampler
 	replica    *consensus.Replica
@@ -40,8 +40,8 @@ type labour struct {
 	leaving    atomic.Bool           // the node stops: nothing more may be placed here
 }
 
-func openLabour(ctx context.Context, cfg Config, processes *process.Host, host *mesh.Host, r *consensus.Replica, printed printed, f *files) (*labour, error) {
-	l := &labour{processes: processes, tell: host.AdvertNow, replica: r, logger: cfg.Logger, sampler: probe.NewSampler(cfg.DataDir), registered: make(chan struct{})}
+func openLabour(ctx context.Context, cfg Config, processes *process.Host, machine *quiet.Machine, host *mesh.Host, r *consensus.Replica, printed printed, f *files) (*labour, error) {
+	l := &labour{processes: processes, machine: machine, tell: host.AdvertNow, replica: r, logger: cfg.Logger, sampler: probe.NewSampler(cfg.DataDir), registered: make(chan struct{})}
 	runners, err := l.openRunners(cfg)
 	if err != nil {
 		return nil, err
@@ -62,7 +62,7 @@ func openLabour(ctx context.Context, cfg Config, processes *process.Host, host *
 	}
 	if l.worker, err = exec.Open(ctx, exec.Config{
 		Worker: id, Dir: filepath.Join(cfg.DataDir, attemptsDir), Slots: cfg.Slots, Desk: l.desk, Runners: runners, Files: f, Secrets: l.secret, Logger: cfg.Logger,
-		Printed: printed, Programs: programs, Detach: cfg.KeepOnStop,
+		Printed: printed, Programs: programs, Detach: cfg.KeepOnStop, Held: machine.Held,
 	}); err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
@@ -96,10 +96,6 @@ func (l *labour) openRunners(cfg Config) (map[labmesh.Kind]exec.Runner, error) {
 	if cfg.Parts.Runners != nil {
 		return cfg.Parts.Runners, nil
 	}
-	l.machine = quiet.New(quiet.Config{
-		Version: cfg.Version, Own: l.processes.CPUTime, Owns: l.processes.Owns,
-		GPUs: func(context.Context) (quiet.GPUs, error) { return probe.OpenGPUs(nil, cfg.GPUStates), nil },
-	})
 	return runner.New(l.processes, os.Environ(), runner.In(box(cfg)), runner.Benchmarks(nil, l.machine))
 }
 
@@ -224,9 +220,6 @@ func (l *labour) stayRegistered(ctx context.Context) error {
 func (l *labour) Close() (err error) {
 	if l.worker != nil {
 		err = l.worker.Close()
-	}
-	if l.machine != nil {
-		err = errors.Join(err, l.machine.Close())
 	}
 	if l.processes != nil {
 		err = errors.Join(err, l.processes.Close())

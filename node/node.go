@@ -14,6 +14,7 @@ import (
 	"labmesh"
 	"labmesh/consensus"
 	"labmesh/exec/process"
+	"labmesh/exec/quiet"
 	"labmesh/mesh"
 	"labmesh/node/httpapi"
 	"labmesh/scheduler"
@@ -49,6 +50,7 @@ type Node struct {
 	replica   *consensus.Replica
 	copies    *copies
 	processes *process.Host          // nil on a node that runs no programs
+	machine   *quiet.Machine         // nil likewise
 	labour    atomic.Pointer[labour] // nil on a node that takes no work; the host asks for it before Open is done
 	service   *service
 	listener  net.Listener
@@ -80,13 +82,14 @@ func Open(ctx context.Context, cfg Config) (_ *Node, err error) {
 	if n.processes, err = openProcesses(ctx, cfg); err != nil { // early: they wait for it
 		return nil, err
 	}
+	n.machine = openMachine(cfg, n.processes)
 	if err := n.enter(ctx); err != nil {
 		return nil, err
 	}
 	if n.ledger, err = openLedger(ctx, cfg); err != nil {
 		return nil, err
 	}
-	if n.files, err = openFiles(cfg, n.host, n.members); err != nil {
+	if n.files, err = openFiles(cfg, n.host, n.members, n.calm); err != nil {
 		return nil, err
 	}
 	if n.replica, err = consensus.Open(ctx, consensus.Config{
@@ -101,7 +104,7 @@ func Open(ctx context.Context, cfg Config) (_ *Node, err error) {
 		return nil, err
 	}
 	if !cfg.NoWork {
-		l, err := openLabour(ctx, cfg, n.processes, n.host, n.replica, n.copies.sender.Watch, n.files)
+		l, err := openLabour(ctx, cfg, n.processes, n.machine, n.host, n.replica, n.copies.sender.Watch, n.files)
 		if err != nil {
 			return nil, err
 		}
@@ -206,6 +209,7 @@ func (n *Node) Close() (err error) {
 			err = errors.Join(err, cerr)
 		}
 	}
+	err = errors.Join(err, n.machine.Close())
 	if n.processes != nil {
 		err = errors.Join(err, n.processes.Close())
 	}

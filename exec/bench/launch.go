@@ -177,6 +177,8 @@ func (s *session) take(ctx context.Context, e *bench.Event) {
 	case bench.EventWarmup:
 		if s.isOpen(e) {
 			s.open.warmup, s.open.firstMS = e.N, e.FirstMS
+			s.open.observed() // what was seen of the warm-up is no part of the measurement
+			s.open.observed = s.r.machine.Watch(ctx, s.t.arm.device)
 		}
 	case bench.EventSamples:
 		if s.isOpen(e) {

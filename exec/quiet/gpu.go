@@ -24,9 +24,14 @@ type gpuState struct{ bench.GPUState }
 
 // find picks the GPU of a device: by its UUID, which may be that of a slice, or by its index.
 func find(all []bench.GPUState, d bench.Device) *gpuState {
-	for i := range all {
-		if d.UUID != "" && (strings.EqualFold(all[i].UUID, d.UUID) || slices.Contains(all[i].Slices, d.UUID)) || d.UUID == "" && all[i].Index == d.Index {
-			return &gpuState{all[i]}
+	for _, s := range all {
+		switch {
+		case d.UUID == "" && s.Index == d.Index, d.UUID != "" && strings.EqualFold(s.UUID, d.UUID):
+			return &gpuState{s}
+		case d.UUID != "" && slices.Contains(s.Slices, d.UUID):
+			// What the other slices do is none of its business, and what they take not its own.
+			s.Processes, s.Utilization, s.EnergyJ, s.PowerW = nil, nil, nil, nil
+			return &gpuState{s}
 		}
 	}
 	return nil

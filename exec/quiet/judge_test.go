@@ -168,7 +168,7 @@ func clocked(mhz float64) *gpuState {
 
 func TestFindsTheGPUOfADevice(t *testing.T) {
 	t.Parallel()
-	all := []bench.GPUState{{Index: 0, UUID: "GPU-a"}, {Index: 1, UUID: "GPU-b", Slices: []string{"MIG-x"}}}
+	all := []bench.GPUState{{Index: 0, UUID: "GPU-a"}, {Index: 1, UUID: "GPU-b", Slices: []string{"MIG-x"}, PowerW: ptr(300.0), Processes: []bench.GPUProcess{{PID: 1}}}}
 	for uuid, want := range map[string]string{"": "GPU-b", "gpu-A": "GPU-a", "MIG-x": "GPU-b", "GPU-c": ""} {
 		got := ""
 		if g := find(all, bench.Device{Class: "cuda", UUID: uuid, Index: 1}); g != nil {
@@ -177,6 +177,9 @@ func TestFindsTheGPUOfADevice(t *testing.T) {
 		if got != want {
 			t.Errorf("%q is %q, want %q", uuid, got, want)
 		}
+	}
+	if g := find(all, bench.Device{Class: "cuda", UUID: "MIG-x"}); g.PowerW != nil || g.Processes != nil || all[1].PowerW == nil {
+		t.Errorf("what the whole GPU does is said of a slice: %+v", g)
 	}
 }
 

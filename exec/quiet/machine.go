@@ -70,16 +70,28 @@ func New(cfg Config) *Machine {
 	return m
 }
 
-// Close ends what asks the driver.
+// Close ends what asks the driver. It is safe twice, and on a nil Machine.
 func (m *Machine) Close() error {
-	m.gpus.close()
+	if m != nil {
+		m.gpus.close()
+	}
 	return nil
 }
 
 // Held reports whether a measurement is under way here or about to begin, so
-// that work which is heavy and can wait should.
+// that work which is heavy and can wait should. On a nil Machine nothing is.
 func (m *Machine) Held() bool {
-	return m.using.Load() > 0 || time.Now().UnixNano() < m.until.Load()
+	return m != nil && (m.using.Load() > 0 || time.Now().UnixNano() < m.until.Load())
+}
+
+// Calm waits, for at most so long, while a measurement is under way here: for
+// work that is heavy and can wait.
+func (m *Machine) Calm(ctx context.Context, most time.Duration) {
+	for began := time.Now(); m.Held() && time.Since(began) < most; {
+		if !pause(ctx, window) {
+			return
+		}
+	}
 }
 
 // hold marks the beginning of a wait or a watch; what it returns, the end.
@@ -110,13 +122,14 @@ func (m *Machine) Wait(ctx context.Context, d bench.Device, most time.Duration) 
 		}
 		b := m.snapshot(ctx, d)
 		m.remember(b)
-		o := observed(unquiet(a, b, m.cfg.Owns))
-		if q.Reasons, q.OK = o.Reasons, len(o.Reasons) == 0; q.OK || ctx.Err() != nil {
+		if q.Reasons != nil && b.at.Sub(a.at) < leastWindow {
+			return q // the rest of the time was too short to say otherwise
+		}
+		q.Reasons = observed(unquiet(a, b, m.cfg.Owns)).Reasons
+		if q.OK = q.Reasons == nil; q.OK || ctx.Err() != nil || time.Since(began) >= most {
 			return q
 		}
-		if b.at.Sub(a.at) >= leastWindow {
-			a = b
-		}
+		a = b
 	}
 }
 

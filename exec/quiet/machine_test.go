@@ -193,9 +193,13 @@ func TestHeavyWorkWaitsForAMeasurement(t *testing.T) {
 		if !m.Held() {
 			t.Error("not held between two batches")
 		}
-		time.Sleep(restAfter)
-		if m.Held() {
-			t.Error("held for ever")
+		began := time.Now()
+		if m.Calm(t.Context(), 2*time.Second); time.Since(began) != 2*time.Second {
+			t.Errorf("told to wait for 2 s at most, it was %v", time.Since(began))
+		}
+		m.Calm(t.Context(), time.Hour)
+		if time.Since(began) < restAfter || m.Held() {
+			t.Errorf("held for %v", time.Since(began))
 		}
 	})
 }
