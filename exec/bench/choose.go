@@ -17,7 +17,12 @@ import (
 // with come first, the one that every machine has comes last.
 var order = []string{bench.EngineTorch, bench.EngineONNX, bench.EngineBuiltIn}
 
-const classCUDA = "cuda"
+const (
+	classCUDA = "cuda"
+	// memorySlack is what drivers keep of the memory of a device: engines see less of it
+	// than the worker says that there is.
+	memorySlack = 1.03
+)
 
 // choice is what runs a benchmark, and on what.
 type choice struct {
@@ -140,7 +145,7 @@ func pick(e engines.Found, c bench.Config, r labmesh.Requirements, class string,
 			why = fmt.Sprintf("%s sees no device %s", e.Name, c.DeviceUUID)
 		case c.DeviceUUID == "" && index >= 0 && d.Index != index:
 			why = fmt.Sprintf("%s sees no device %s:%d", e.Name, class, index)
-		case class != labmesh.ClassCPU && d.MemoryGB > 0 && d.MemoryGB < r.MinMemoryGB:
+		case class != labmesh.ClassCPU && d.MemoryGB > 0 && d.MemoryGB*memorySlack < r.MinMemoryGB:
 			why = fmt.Sprintf("%s has %.3g GiB of memory, the task needs %g", d.Name, d.MemoryGB, r.MinMemoryGB)
 		case class == classCUDA && d.Compute != "" && r.MinCUDACompute > 0 && less(d.Compute, strconv.FormatFloat(r.MinCUDACompute, 'f', -1, 64)):
 			why = fmt.Sprintf("%s has the compute capability %s, the task needs %g", d.Name, d.Compute, r.MinCUDACompute)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"math"
+	"slices"
 	"strings"
 
 	"labmesh"
@@ -19,6 +20,8 @@ const (
 	notesMax        = 20
 	shapeMax        = 16
 	devicesMax      = 64
+	timesMax        = 4096               // iterations in one line; the protocol has 256
+	timesOfMax      = 2                  // of one iteration
 	iterationMSMax  = 24 * 3600 * 1000.0 // of one iteration
 	countMax        = 1 << 60
 )
@@ -135,13 +138,22 @@ func tidy(e *bench.Event) bool {
 	return tidyLists(e) && ok
 }
 
+// tidyLists is tidy for lists. What is cut is copied: the rest of it is let go.
 func tidyLists(e *bench.Event) bool {
-	ok := len(e.Notes) <= notesMax && len(e.Shape) <= shapeMax && len(e.Devices) <= devicesMax && len(e.Env) <= labmesh.BenchEnvBytesMax
-	e.Notes = e.Notes[:min(len(e.Notes), notesMax)]
+	ok := len(e.Notes) <= notesMax && len(e.Shape) <= shapeMax && len(e.Devices) <= devicesMax && len(e.MS) <= timesMax && len(e.Env) <= labmesh.BenchEnvBytesMax
+	if !ok {
+		e.Notes = slices.Clone(e.Notes[:min(len(e.Notes), notesMax)])
+		e.Devices = slices.Clone(e.Devices[:min(len(e.Devices), devicesMax)])
+		e.MS = slices.Clone(e.MS[:min(len(e.MS), timesMax)])
+	}
 	for i := range e.Notes {
 		e.Notes[i] = clip(e.Notes[i], messageBytesMax)
 	}
-	e.Devices = e.Devices[:min(len(e.Devices), devicesMax)]
+	for i := range e.MS {
+		if len(e.MS[i]) > timesOfMax {
+			e.MS[i], ok = nil, false
+		}
+	}
 	for name, n := range e.Shape {
 		ok = ok && len(name) <= nameBytesMax && n >= 0
 	}

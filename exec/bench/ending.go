@@ -57,7 +57,7 @@ func (e *ending) status(cancelled bool) (status labmesh.BenchStatus, reason stri
 	switch {
 	case cancelled:
 		return labmesh.BenchCancelled, e.why.Error()
-	case errors.Is(e.why, errSilent):
+	case e.hung():
 		status = labmesh.BenchSilent
 	case e.oom():
 		status = labmesh.BenchOOMKilled
@@ -68,6 +68,12 @@ func (e *ending) status(cancelled bool) (status labmesh.BenchStatus, reason stri
 		status = labmesh.BenchCrashed
 	}
 	return status, e.how()
+}
+
+// hung reports whether the process was killed because it came to no end, and had
+// not given up before.
+func (e *ending) hung() bool {
+	return e.fatal == nil && (errors.Is(e.why, errSilent) || errors.Is(e.why, errOver))
 }
 
 // oom reports whether the kernel killed the runner because memory ran out.
@@ -99,7 +105,7 @@ func (e *ending) how() string {
 // cause is whose fault the end of a process is that measured nothing.
 func (e *ending) cause() labmesh.Cause {
 	switch {
-	case errors.Is(e.why, errSilent):
+	case e.hung():
 		return labmesh.CauseTimeout
 	case e.oom() || e.fatal != nil && e.fatal.Code == codeOutOfMemory:
 		return labmesh.CauseOOM

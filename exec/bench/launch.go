@@ -22,6 +22,7 @@ const (
 	compileMax  = 10 * time.Minute // the same where the model is compiled
 	silenceMin  = 30 * time.Second // without a word, once times come
 	silenceTurn = 20               // or so many times its longest iteration
+	endMax      = 10 * time.Second // to end, once it has said that it is done or gives up
 	heardMax    = 64               // events under way from who reads to who acts
 	samplesMax  = 1 << 20          // times kept of one batch size
 	showEvery   = 250 * time.Millisecond
@@ -31,6 +32,7 @@ const (
 // Why a process of a runner is ended before its time.
 var (
 	errSilent = errors.New("the runner said nothing for too long")
+	errOver   = errors.New("the runner went on long after its time was up")
 	errDevice = errors.New("the runner runs on another device than it was to")
 )
 
@@ -51,8 +53,10 @@ type session struct {
 	faults int  // that its decoder counted
 	wrong  int  // events that were not in their turn
 	deaf   bool // nothing more of what it says counts
+	done   bool // it has said so
 
-	perItem float64 // milliseconds that the slowest iteration took, by item
+	perItem float64   // milliseconds that the slowest iteration took, by item
+	since   time.Time // when it came to do what it does: load, measure a batch size, or end
 	shown   time.Time
 }
 
@@ -107,7 +111,7 @@ func (r *run) launch(ctx context.Context, t turn, left []int) (ending, error) {
 func (s *session) run(task context.Context, p Program) (ending, error) {
 	ctx, kill := context.WithCancelCause(task)
 	defer kill(nil)
-	s.kill = kill
+	s.kill, s.since = kill, time.Now()
 	var exit process.Exit
 	var err error
 	heard := make(chan said, heardMax)
@@ -129,6 +133,9 @@ func (s *session) run(task context.Context, p Program) (ending, error) {
 			if s.faults = m.faults; m.event != nil {
 				s.take(task, m.event)
 				silence.Reset(s.patience())
+				if time.Since(s.since) > s.bound() {
+					kill(errOver)
+				}
 			}
 		case <-silence.C:
 			kill(errSilent)
@@ -139,22 +146,39 @@ func (s *session) run(task context.Context, p Program) (ending, error) {
 // patience is how long the runner may say nothing now.
 func (s *session) patience() time.Duration {
 	c := s.t.arm.conf
-	if c.SilenceSeconds > 0 {
+	switch {
+	case c.SilenceSeconds > 0:
 		return seconds(c.SilenceSeconds)
+	case s.done || s.fatal != nil:
+		return endMax
+	case s.open != nil && s.open.n > 0:
+		return max(silenceMin, s.slow())
 	}
-	batch := slices.Max(c.BatchSizes)
-	if s.open != nil {
-		batch = s.open.size
-	}
-	slow := seconds(silenceTurn * s.perItem * float64(batch) / 1000)
-	if s.open != nil && s.open.n > 0 {
-		return max(silenceMin, slow)
-	}
+	return s.starting()
+}
+
+// bound is how long the runner may take for what it does now, whatever it says.
+func (s *session) bound() time.Duration {
+	return s.starting() + seconds(2*s.t.arm.conf.MaxSeconds) + s.slow()
+}
+
+// starting is how long the runner may take before its first times come.
+func (s *session) starting() time.Duration {
+	c := s.t.arm.conf
 	most := startMax + seconds(10*c.WarmupSeconds+c.MaxSeconds)
 	if c.Compile {
 		most += compileMax
 	}
-	return max(most, slow)
+	return max(most, s.slow())
+}
+
+// slow is how long some iterations may take, by those there were.
+func (s *session) slow() time.Duration {
+	batch := slices.Max(s.t.arm.conf.BatchSizes)
+	if s.open != nil {
+		batch = s.open.size
+	}
+	return seconds(silenceTurn * s.perItem * float64(batch) / 1000)
 }
 
 // take acts on an event.
@@ -164,9 +188,9 @@ func (s *session) take(ctx context.Context, e *bench.Event) {
 	}
 	switch e.Kind {
 	case bench.EventHello:
-		s.hello = *e
+		s.once(&s.hello, e)
 	case bench.EventModel:
-		s.model = *e
+		s.once(&s.model, e)
 		if e.DeviceClass != "" && e.DeviceClass != s.t.arm.device.Class {
 			s.fatal = &bench.Event{Code: "no_device", Message: fmt.Sprintf("the runner runs on %s, not on %s", e.DeviceClass, s.t.arm.device.Class)}
 			s.deaf = true
@@ -193,7 +217,18 @@ func (s *session) take(ctx context.Context, e *bench.Event) {
 		if s.fatal == nil {
 			s.fatal = e
 		}
+	case bench.EventDone:
+		s.done = true
 	}
+}
+
+// once keeps an event of which there is one.
+func (s *session) once(to, e *bench.Event) {
+	if to.Kind != "" {
+		s.wrong++
+		return
+	}
+	*to = *e
 }
 
 // begin begins a batch size.
@@ -209,7 +244,10 @@ func (s *session) begin(ctx context.Context, e *bench.Event) {
 	}
 	s.left = slices.Delete(s.left, at, at+1)
 	s.open = &batch{size: e.Batch, began: time.Now(), faults: s.faults + s.wrong, observed: s.r.machine.Watch(ctx, s.t.arm.device)}
-	s.shown = time.Time{}
+	s.since, s.shown = s.open.began, time.Time{}
+	if s.model.Kind == "" {
+		s.wrong++ // nobody knows what it measures
+	}
 }
 
 // isOpen reports whether e is about the batch size that is being measured.

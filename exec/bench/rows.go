@@ -58,7 +58,7 @@ func (s *session) record(ctx context.Context, status labmesh.BenchStatus, reason
 	b := s.open
 	seen := b.observed()
 	env := s.r.machine.Env(ctx, s.t.arm.device) // which knows of the watch that has just ended
-	s.open = nil
+	s.open, s.since = nil, time.Now()
 	row := s.row(b, env, status, reason)
 	s.measure(&row, b, e, seen)
 	s.doubt(&row, b, seen)
