@@ -27,6 +27,7 @@ var doors = map[string][]string{
 	"labmesh/infer":           {"labmesh", "labmesh/bench", "labmesh/infer/gemm"},
 	"labmesh/infer/serve":     {"labmesh", "labmesh/bench", "labmesh/infer", "labmesh/infer/gemm", "labmesh/stats"},
 	"labmesh/bench":           {"labmesh"},
+	"labmesh/each":            {"labmesh", "labmesh/bench"},
 	"labmesh/bench/report":    {"labmesh", "labmesh/bench", "labmesh/stats"},
 	"labmesh/bench/plot":      {"labmesh", "labmesh/bench/report", "labmesh/stats"},
 	"labmesh/suite/run":       {"labmesh", "labmesh/api", "labmesh/suite"},
@@ -71,7 +72,7 @@ var doors = map[string][]string{
 
 // pure rooms decide: facts and time come in as arguments, decisions go out as values.
 // stats is as pure, but for generators of random numbers with fixed seeds.
-var pure = []string{"labmesh", "labmesh/state", "labmesh/scheduler", "labmesh/suite", "labmesh/suite/junit", "labmesh/bench", "labmesh/bench/report"}
+var pure = []string{"labmesh", "labmesh/state", "labmesh/scheduler", "labmesh/suite", "labmesh/suite/junit", "labmesh/bench", "labmesh/bench/report", "labmesh/each"}
 
 // impure are the packages that a pure room may not import. security is pure but
 // for the randomness it is given.
