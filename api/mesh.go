@@ -47,6 +47,9 @@ type WorkerSummary struct {
 	Capabilities  CapabilitiesSummary `json:"capabilities_summary"`
 }
 
+// WorkerBusy is the status, as users see it, of a worker that is active and full.
+const WorkerBusy = "busy"
+
 // CapabilitiesSummary is what a machine offers, in one line.
 type CapabilitiesSummary struct {
 	Hardware []string `json:"hardware"` // words that requirements ask for

@@ -219,7 +219,7 @@ func (c *Config) check() *labmesh.Error {
 		{"silence_seconds", c.SilenceSeconds, 0, SecondsMax},
 	} {
 		if !(f.value >= f.low && f.value <= f.high) {
-			return refuse(f.name, "%v is not in %v to %v", f.value, f.low, f.high)
+			return refuse(f.name, "%s is not in %s to %s", plainly(f.value), plainly(f.low), plainly(f.high))
 		}
 	}
 	if refused := c.checkDevice(); refused != nil {
@@ -351,6 +351,9 @@ func with(list []string, words ...string) []string {
 	}
 	return list
 }
+
+// plainly is v without an exponent.
+func plainly(v float64) string { return strconv.FormatFloat(v, 'f', -1, 64) }
 
 func names() string { return join(func(Model) bool { return true }) }
 

@@ -289,12 +289,12 @@ func TestHelp(t *testing.T) {
 			}
 		})
 	}
-	for _, name := range []string{"invite", "status", "workers", "run", "test", "submit", "tasks", "task", "why", "cancel", "logs", "sql", "compare", "trend", "secret", "version", "completion"} {
+	for _, name := range []string{"invite", "status", "workers", "run", "test", "bench", "submit", "tasks", "task", "why", "cancel", "logs", "sql", "compare", "trend", "secret", "version", "completion"} {
 		if c, _, err := root.Find([]string{name}); err != nil || c.Name() != name {
 			t.Errorf("no command %s: %v", name, err)
 		}
 	}
-	for _, newCommand := range []func(*app) *cobra.Command{newRunCommand, newSubmitCommand, newTestCommand, newSQLCommand, newCompareCommand, newTrendCommand} {
+	for _, newCommand := range []func(*app) *cobra.Command{newRunCommand, newSubmitCommand, newTestCommand, newBenchCommand, newSQLCommand, newCompareCommand, newTrendCommand} {
 		c := newCommand(&app{})
 		golden(t, "help/"+c.Name()+".txt", c.UsageString())
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -25,10 +26,14 @@ type fakeNode struct {
 	// override answers a request in place of the node, and reports whether it did.
 	override func(http.ResponseWriter, *http.Request) bool
 	logs     map[string]string // by stream
+	// measured is what a benchmark that was submitted leaves.
+	measured func(labmesh.Spec) []labmesh.BenchRow
+	workers  []api.Worker
 
 	mu        sync.Mutex
 	tasks     map[labmesh.TaskID]*api.TaskDetail
 	specs     []labmesh.Spec
+	rows      map[labmesh.TaskID][]labmesh.BenchRow
 	batches   int
 	events    []api.Event
 	changed   chan struct{}
@@ -54,6 +59,9 @@ func newFakeNode(t *testing.T) *fakeNode {
 	mux.HandleFunc("POST /api/tasks/{id}/cancel", n.cancel)
 	mux.HandleFunc("GET /api/tasks/{id}/logs", n.log)
 	mux.HandleFunc("GET /api/events", n.stream)
+	mux.HandleFunc("GET /api/tasks/{id}/benchmarks", n.benchmarks)
+	mux.HandleFunc("GET /api/workers", n.listWorkers)
+	mux.HandleFunc("GET /api/workers/{id}", n.worker)
 	n.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch {
 		case r.Header.Get("X-API-Key") != fakeKey:
@@ -83,6 +91,12 @@ func (n *fakeNode) add(s labmesh.Spec) labmesh.TaskID {
 	}}
 	n.fate(s, t)
 	n.tasks[t.ID] = t
+	if n.measured != nil {
+		if n.rows == nil {
+			n.rows = map[labmesh.TaskID][]labmesh.BenchRow{}
+		}
+		n.rows[t.ID] = n.measured(s)
+	}
 	if t.Status.Final() {
 		n.ended(t)
 	}
@@ -161,6 +175,45 @@ func (n *fakeNode) cancel(w http.ResponseWriter, r *http.Request) {
 		n.ended(t)
 		answer(w, 200, api.CancelReply{ID: t.ID, Cancelled: true, Message: "Task cancelled"})
 	}
+}
+
+// benchmarks answers in pages of seven.
+func (n *fakeNode) benchmarks(w http.ResponseWriter, r *http.Request) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	t := n.find(w, r)
+	if t == nil {
+		return
+	}
+	rows := n.rows[t.ID]
+	from, _ := strconv.Atoi(r.URL.Query().Get("cursor"))
+	upto := min(from+7, len(rows))
+	list := api.BenchList{Rows: []api.BenchTaskRow{}}
+	for i := from; i < upto; i++ {
+		list.Rows = append(list.Rows, api.BenchTaskRow{ID: int64(i), Task: t.ID, Attempt: 1, Worker: labmesh.WorkerID(t.Worker), Place: i, BenchRow: rows[i]})
+	}
+	if upto < len(rows) {
+		list.NextCursor = strconv.Itoa(upto)
+	}
+	answer(w, 200, list)
+}
+
+func (n *fakeNode) listWorkers(w http.ResponseWriter, _ *http.Request) {
+	list := api.WorkerList{Workers: []api.WorkerSummary{}}
+	for _, x := range n.workers {
+		list.Workers = append(list.Workers, x.WorkerSummary)
+	}
+	answer(w, 200, list)
+}
+
+func (n *fakeNode) worker(w http.ResponseWriter, r *http.Request) {
+	for _, x := range n.workers {
+		if string(x.ID) == r.PathValue("id") {
+			answer(w, 200, x)
+			return
+		}
+	}
+	answer(w, 404, api.Error{Message: "Worker not found"})
 }
 
 func (n *fakeNode) log(w http.ResponseWriter, r *http.Request) {

@@ -14,6 +14,7 @@ import (
 
 	"labmesh"
 	"labmesh/api"
+	"labmesh/each"
 )
 
 // inputBytesMax bounds a file of tasks.
@@ -25,10 +26,17 @@ type item struct {
 	line int
 }
 
+// fileTask is a task of a file. With forEach it stands for one task for each of
+// what that names.
+type fileTask struct {
+	labmesh.Spec
+	forEach string
+}
+
 // readSpecs reads the tasks of a file, or of stdin when it is "-". All are
 // checked as the mesh will check them: either all of them are good or the error
 // says where the first bad one is.
-func (a *app) readSpecs(file string) ([]labmesh.Spec, error) {
+func (a *app) readSpecs(file string) ([]fileTask, error) {
 	name, in := file, a.in
 	if file == "-" {
 		name = "stdin"
@@ -66,7 +74,7 @@ func (a *app) readSpecs(file string) ([]labmesh.Spec, error) {
 
 // parseSpecs reads tasks from JSON, JSON Lines or YAML: one, a list, or
 // several one after the other.
-func parseSpecs(data []byte, ext string) ([]labmesh.Spec, error) {
+func parseSpecs(data []byte, ext string) ([]fileTask, error) {
 	data = bytes.TrimPrefix(data, []byte("\ufeff"))
 	split := splitYAML
 	start := bytes.TrimLeft(data, " \t\r\n")
@@ -81,9 +89,9 @@ func parseSpecs(data []byte, ext string) ([]labmesh.Spec, error) {
 	if len(items) == 0 {
 		return nil, errors.New("there is no task in it")
 	}
-	specs := make([]labmesh.Spec, len(items))
+	specs := make([]fileTask, len(items))
 	for i, it := range items {
-		if specs[i], err = parseSpec(it.raw); err != nil {
+		if specs[i], err = parseTask(it.raw); err != nil {
 			return nil, fmt.Errorf("task %d (line %d): %w", i+1, it.line, err)
 		}
 	}
@@ -218,6 +226,25 @@ func tasksOf(n *yaml.Node) []*yaml.Node {
 		return n.Content[1].Content
 	}
 	return []*yaml.Node{n}
+}
+
+// parseTask reads and checks one task and what it is to be done for.
+func parseTask(raw json.RawMessage) (t fileTask, err error) {
+	var fields map[string]json.RawMessage
+	if json.Unmarshal(raw, &fields) == nil && fields[each.Label] != nil {
+		if err := json.Unmarshal(fields[each.Label], &t.forEach); err != nil {
+			return t, fmt.Errorf("%s: it is a text such as %s", each.Label, each.Worker)
+		}
+		if refused := each.Check(t.forEach); refused != nil {
+			return t, refused
+		}
+		delete(fields, each.Label)
+		if raw, err = json.Marshal(fields); err != nil {
+			return t, err
+		}
+	}
+	t.Spec, err = parseSpec(raw)
+	return t, err
 }
 
 // parseSpec reads and checks one task.

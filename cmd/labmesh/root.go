@@ -17,6 +17,7 @@ func subcommands(a *app) []*cobra.Command {
 		newDoctorCommand(a),
 		newRunCommand(a),
 		newTestCommand(a),
+		newBenchCommand(a),
 		newSubmitCommand(a),
 		newTasksCommand(a),
 		newTaskCommand(a),

@@ -254,6 +254,10 @@ func (a *app) followOutput(work context.Context, c *client.Client, id labmesh.Ta
 
 // hint says on stderr why a task waits, once it has for a while.
 func (a *app) hint(ctx context.Context, c *client.Client, id labmesh.TaskID) {
+	a.hintVia(ctx, c, id, func(format string, args ...any) { a.note("labmesh: "+format, args...) })
+}
+
+func (a *app) hintVia(ctx context.Context, c *client.Client, id labmesh.TaskID, note func(format string, args ...any)) {
 	select {
 	case <-time.After(hintAfter):
 	case <-ctx.Done():
@@ -261,7 +265,7 @@ func (a *app) hint(ctx context.Context, c *client.Client, id labmesh.TaskID) {
 	}
 	w, err := c.Why(ctx, id)
 	if err == nil && w.Status == labmesh.Pending {
-		a.note("labmesh: %s waits: %s", id, printable(w.Summary))
+		note("%s waits: %s", id, printable(w.Summary))
 	}
 }
 

@@ -23,10 +23,15 @@ func newSubmitCommand(a *app) *cobra.Command {
 		Long: `Submit tasks from a file or stdin: one task, a list of them, JSON Lines, or YAML
 documents. Either all are good or none is submitted. Prints their ids in the order
 of the file, one a line. A task's bundle may be the id of one that was uploaded, or a
-directory, as seen from the file (from here for stdin): it is uploaded first. With --wait it follows them all, exits with 1 when any did
-not complete, and with 124 when --timeout passes first; the tasks then go on.`,
+directory, as seen from the file (from here for stdin): it is uploaded first. A task
+with the field for_each stands for one task for each worker, device, gpu.name or tag.KEY
+that there is just now; which are left out, and why, goes to stderr.
+
+With --wait it follows them all, exits with 1 when any did not complete, and with 124
+when --timeout passes first; the tasks then go on.`,
 		Example: `  echo '{"type":"custom","config":{"name":"echo","args":["hello"]}}' | labmesh submit --wait
   printf 'type: custom\nconfig: {name: sleep, args: ["1"]}\n' | labmesh submit
+  printf 'type: benchmark\nfor_each: gpu.name\nconfig: {model: bert-base-uncased, precision: fp16}\n' | labmesh submit
   for i in 1 2 3; do echo '{"type":"custom","config":{"name":"true"}}'; done | labmesh submit -f - --wait --timeout 1m`,
 		Args: args(cobra.MaximumNArgs(1), "it takes one file at most, - for stdin"),
 		RunE: func(cmd *cobra.Command, files []string) error {
@@ -39,7 +44,7 @@ not complete, and with 124 when --timeout passes first; the tasks then go on.`,
 			if timeout < 0 || timeout > 0 && !wait {
 				return usagef("--timeout %s: it bounds the wait of --wait", timeout)
 			}
-			specs, err := a.readSpecs(file)
+			tasks, err := a.readSpecs(file)
 			if err != nil {
 				return err
 			}
@@ -48,6 +53,10 @@ not complete, and with 124 when --timeout passes first; the tasks then go on.`,
 				return err
 			}
 			defer c.Close()
+			specs, err := a.expandAll(cmd.Context(), c, tasks)
+			if err != nil {
+				return err
+			}
 			if err := a.uploadAll(cmd.Context(), c, specs); err != nil {
 				return err
 			}

@@ -59,7 +59,7 @@ func whyReply(y Why) api.Why {
 func workerSummary(w *Worker) api.WorkerSummary {
 	status := string(w.Status)
 	if w.Busy && w.Status == labmesh.WorkerActive {
-		status = "busy"
+		status = api.WorkerBusy
 	}
 	c := &w.Capabilities
 	sum := api.CapabilitiesSummary{
