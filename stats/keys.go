@@ -18,9 +18,10 @@ func Keys(w labmesh.BenchWork) (series, compare string) {
 	what := w
 	what.EngineWhy, what.DeviceUUID, what.Kernel = "", "", w.Kernel
 	what.Iterations, what.Warmup = 0, 0 // how long one looked, not at what
+	what.FLOPs = 0                      // follows from the rest, and not every engine says it
 	what.EngineVersion = majorMinor(w.EngineVersion)
 	series = keyOf(what)
-	what.Engine, what.EngineVersion, what.Kernel, what.Source = "", "", "", ""
+	what.Engine, what.EngineVersion, what.Kernel, what.Source, what.Attention = "", "", "", "", ""
 	what.DeviceClass, what.DeviceName, what.DriverMajor, what.Threads = "", "", "", 0
 	return series, keyOf(what)
 }

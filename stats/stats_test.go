@@ -99,6 +99,8 @@ func TestKeys(t *testing.T) {
 		"another engine":                     {func(w *labmesh.BenchWork) { w.Engine = "labmesh-go" }, false, true},
 		"another device":                     {func(w *labmesh.BenchWork) { w.DeviceName = "Xeon" }, false, true},
 		"the same GPU model in another slot": {func(w *labmesh.BenchWork) { w.DeviceUUID = "GPU-2" }, true, true},
+		"an engine that counts operations":   {func(w *labmesh.BenchWork) { w.FLOPs = 1e9 }, true, true},
+		"another way to the same result":     {func(w *labmesh.BenchWork) { w.Attention, w.Kernel, w.Threads = "sdpa", "avx2", 2 }, false, true},
 		"another batch":                      {func(w *labmesh.BenchWork) { w.Batch = 8 }, false, false},
 		"another precision":                  {func(w *labmesh.BenchWork) { w.Effective = "fp16" }, false, false},
 	} {
