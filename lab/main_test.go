@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -22,6 +23,13 @@ import (
 var bin string
 
 func TestMain(m *testing.M) {
+	if units, err := strconv.Atoi(os.Getenv(spinEnv)); err == nil {
+		if err := spin(units); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
 	dir, err := os.MkdirTemp("", "labmesh-lab-")
 	if err == nil {
 		bin, err = lab.Build(context.Background(), dir)
