@@ -129,7 +129,7 @@ func BenchmarkVerdicts(b *testing.B) {
 }
 
 func same(b *testing.B, n *lab.Node, ask report.Ask) {
-	id := benchTask(b, n, map[string]any{"model": "mlp", "engine": "labmesh-go", "iterations": 40, "min_seconds": 0.2, "warmup_iterations": 5, "warmup_min_seconds": 0.1, "max_seconds_per_batch": 5,
+	id := benchTask(b, n, map[string]any{"model": "mlp", "runner": []string{bin, "internal", "bench-runner"}, "iterations": 40, "min_seconds": 0.2, "warmup_iterations": 5, "warmup_min_seconds": 0.1, "max_seconds_per_batch": 5,
 		"repeats": sameRuns, "quiet_seconds": -1, "threads": 1, "batch_sizes": []int{1}})
 	rows, _, err := report.Filter{Model: "mlp"}.Load(ask)
 	if err != nil {

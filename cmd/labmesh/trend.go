@@ -17,6 +17,7 @@ import (
 // trendFlags is how trends are wanted.
 type trendFlags struct {
 	filter       report.Filter
+	where        []string
 	since        string
 	alpha        float64
 	effect       share
@@ -54,7 +55,7 @@ pass a time after it with --since.`,
 	flags.StringVar(&f.filter.Worker, "worker", "", "only this `worker`, by id or hostname")
 	flags.StringVar(&f.filter.Engine, "engine", "", "only this `engine`")
 	flags.StringVar(&f.filter.Device, "device", "", "only this `device`: a class like cuda, or part of a name")
-	flags.StringToStringVar(&f.filter.Where, "where", nil, "only tasks with this label, `k=v`; repeatable")
+	flags.StringArrayVar(&f.where, "where", nil, "only tasks with this label, `KEY=VALUE` (repeatable)")
 	flags.StringVar(&f.since, "since", "", "only what began since then: a `time` like 2026-03-04, or how long ago, like 36h or 14d")
 	flags.Float64Var(&f.alpha, "alpha", 0, "chance of seeing a change in a series that has none (default 0.01)")
 	flags.Var(&f.effect, "effect", "the smallest change that is reported, as a `share` like 5% or 0.05 (default 3%)")
@@ -72,6 +73,9 @@ func (a *app) trend(ctx context.Context, f trendFlags) error {
 		return usagef("--batch %d: it is a batch size", f.filter.Batch)
 	}
 	var err error
+	if f.filter.Where, err = pairs("where", f.where); err != nil {
+		return err
+	}
 	if f.filter.Since, err = a.since(f.since); err != nil {
 		return err
 	}
