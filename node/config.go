@@ -49,6 +49,9 @@ type Config struct {
 	// GPUStates asks it again and again, in a process that is started for that; see
 	// probe.OpenGPUs.
 	GPUStates []string
+	// BuiltIn is how this program is run to measure with the built-in engine; run or
+	// probe is added. Without it there is none.
+	BuiltIn []string
 	// Sandbox is how this program is run to play the parts of a sandbox; see
 	// sandbox.Box. Without it there are none.
 	Sandbox []string

@@ -25,7 +25,7 @@ const (
 func box(cfg Config) sandbox.Box {
 	b := sandbox.New(cfg.Sandbox, os.Environ())
 	if dir, err := filepath.Abs(cfg.DataDir); err == nil {
-		b.Hide = []string{dir}
+		b.Hide, b.Show = []string{dir}, []string{filepath.Join(dir, enginesDir)}
 	}
 	return b
 }

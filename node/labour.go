@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 	"labmesh"
 	"labmesh/consensus"
 	"labmesh/exec"
+	"labmesh/exec/bench/engines"
 	"labmesh/exec/probe"
 	"labmesh/exec/process"
 	"labmesh/exec/quiet"
@@ -28,9 +30,12 @@ import (
 type labour struct {
 	desk       *desk
 	worker     *exec.Worker
-	processes  *process.Host  // nil with runners from elsewhere
-	machine    *quiet.Machine // likewise
-	self       labmesh.Worker
+	processes  *process.Host                              // nil with runners from elsewhere
+	machine    *quiet.Machine                             // likewise
+	look       func(context.Context) labmesh.Capabilities // at this machine, but for its engines; nil where what it offers is given
+	facts      labmesh.Capabilities                       // what it saw first
+	finder     *engines.Finder                            // nil with runners from elsewhere
+	recheck    chan struct{}                              // somebody wants the machine looked at anew
 	sampler    *probe.Sampler
 	replica    *consensus.Replica
 	logger     *slog.Logger
@@ -38,16 +43,22 @@ type labour struct {
 	tell       func()                // has the others hear of a change at once
 	registered chan struct{}         // closed once the mesh knows the worker
 	leaving    atomic.Bool           // the node stops: nothing more may be placed here
+
+	mu   sync.Mutex
+	self labmesh.Worker // its capabilities may change
 }
 
 func openLabour(ctx context.Context, cfg Config, processes *process.Host, machine *quiet.Machine, host *mesh.Host, r *consensus.Replica, printed printed, f *files) (*labour, error) {
-	l := &labour{processes: processes, machine: machine, tell: host.AdvertNow, replica: r, logger: cfg.Logger, sampler: probe.NewSampler(cfg.DataDir), registered: make(chan struct{})}
+	l := &labour{processes: processes, machine: machine, tell: host.AdvertNow, replica: r, logger: cfg.Logger, sampler: probe.NewSampler(cfg.DataDir), registered: make(chan struct{}), recheck: make(chan struct{}, 1)}
+	if cfg.Parts.Runners == nil {
+		l.finder = newFinder(cfg)
+	}
 	runners, err := l.openRunners(cfg)
 	if err != nil {
 		return nil, err
 	}
 	l.warm = func(ctx context.Context) {
-		if t, ok := runners[labmesh.Test].(*runner.Test); ok && l.self.Capabilities.Tools["pytest"] != "" {
+		if t, ok := runners[labmesh.Test].(*runner.Test); ok && l.worksAs().Capabilities.Tools["pytest"] != "" {
 			t.Warm(ctx)
 		}
 	}
@@ -70,7 +81,12 @@ func openLabour(ctx context.Context, cfg Config, processes *process.Host, machin
 	if c := cfg.Parts.Capabilities; c != nil {
 		l.self.Capabilities = *c
 	} else {
-		l.self.Capabilities = l.capabilities(ctx, cfg)
+		l.look = func(ctx context.Context) labmesh.Capabilities { return l.capabilities(ctx, cfg) }
+		l.facts = l.look(ctx)
+		l.self.Capabilities = copied(l.facts)
+		if l.finder != nil {
+			equip(&l.self.Capabilities, l.finder.Remembered()) // they are asked once the mesh knows the worker
+		}
 	}
 	return l, nil
 }
@@ -96,7 +112,7 @@ func (l *labour) openRunners(cfg Config) (map[labmesh.Kind]exec.Runner, error) {
 	if cfg.Parts.Runners != nil {
 		return cfg.Parts.Runners, nil
 	}
-	return runner.New(l.processes, os.Environ(), runner.In(box(cfg)), runner.Benchmarks(nil, l.machine))
+	return runner.New(l.processes, os.Environ(), runner.In(box(cfg)), runner.Benchmarks(l.finder.Find, l.machine))
 }
 
 // secret is the value of a secret as this node's view has it.
@@ -132,6 +148,7 @@ func (l *labour) run(ctx context.Context) error {
 	g.Go(func() error { return l.stayRegistered(ctx) })
 	g.Go(func() error { return l.tellAccepts(ctx) })
 	g.Go(func() error { l.warm(ctx); return nil })
+	g.Go(func() error { return l.keepLooking(ctx, l.facts) })
 	return g.Wait()
 }
 
@@ -154,7 +171,7 @@ func (l *labour) leave() {
 // register proposes the worker until the mesh has it.
 func (l *labour) register(ctx context.Context) (uint64, error) {
 	for {
-		rc, err := l.replica.Propose(ctx, labmesh.PutWorker{Worker: l.self})
+		rc, err := l.replica.Propose(ctx, labmesh.PutWorker{Worker: l.worksAs()})
 		switch {
 		case ctx.Err() != nil:
 			return 0, ctx.Err()

@@ -142,6 +142,7 @@ func runUp(cmd *cobra.Command, a *app, f *upFlags) error {
 	defer context.AfterFunc(cmd.Context(), func() { a.note("%s", f.sayStop(n, context.Cause(cmd.Context()))) })()
 	var beside sync.WaitGroup
 	beside.Go(func() { tellReady(ctx, a, n, !f.noInvite) })
+	beside.Go(func() { onHangup(ctx, n.Recheck) })
 	if _, set := a.lookup("GOGC"); !set {
 		beside.Go(func() { paceGC(ctx) })
 	}
@@ -208,6 +209,7 @@ func (f *upFlags) config(a *app) (node.Config, error) {
 	cfg.Keeper = []string{self, internalCommand, keeperCommand}
 	cfg.Sandbox = []string{self, internalCommand, sandboxCommand}
 	cfg.GPUStates = []string{self, internalCommand, statesCommand}
+	cfg.BuiltIn = []string{self, internalCommand, runnerCommand}
 	cfg.GPUChild = probe.Child(self, internalCommand, gpuCommand)
 	cfg.LedgerCheck = func(ctx context.Context, path string) error {
 		out, err := exec.CommandContext(ctx, self, internalCommand, ledgerCommand, path).CombinedOutput()

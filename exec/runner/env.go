@@ -27,6 +27,9 @@ var inherited = []string{
 	"XDG_CACHE_HOME", "all_proxy", "http_proxy", "https_proxy", "no_proxy",
 }
 
+// Environ is what every task sees of a node's environment.
+func Environ(environ []string) []string { return inherit(environ) }
+
 // inherit picks from a node's environment what tasks see of it.
 func inherit(environ []string) []string {
 	var base []string

@@ -35,6 +35,8 @@ type Box struct {
 	// Hide are directories that a program in bubblewrap finds empty, but for what
 	// it may write to: those that hold what is secret of the node.
 	Hide []string
+	// Show are directories among them that it may read all the same.
+	Show []string
 }
 
 // Program is what is to be shut in.
@@ -102,6 +104,9 @@ func (b Box) bwrap(p Program) []string {
 	}
 	for _, dir := range b.Hide {
 		args = append(args, "--tmpfs", dir)
+	}
+	for _, dir := range b.Show {
+		args = append(args, "--ro-bind-try", dir, dir)
 	}
 	for _, file := range []string{b.Self[0], p.Path} { // they may be among what is hidden by now
 		args = append(args, "--ro-bind", file, file)

@@ -40,7 +40,8 @@ type environment struct {
 func (f *Finder) ask(ctx context.Context, c candidate) answer {
 	a := answer{Key: keyOf(c, f.cfg.Env), Asked: time.Now().UTC()}
 	a.Found = Found{Engine: labmesh.Engine{Name: c.engine, Path: c.path}}
-	said, why := f.probe(ctx, c)
+	said, why, late := f.probe(ctx, c)
+	a.Found.Late = late
 	var env environment
 	_ = json.Unmarshal(said.Env, &env) // nothing where it says nothing
 	a.watch(env.Watch)
@@ -60,8 +61,9 @@ func (f *Finder) ask(ctx context.Context, c candidate) answer {
 	return a
 }
 
-// probe runs the probe of a candidate. It returns its hello, or fatal, or else why there is none.
-func (f *Finder) probe(ctx context.Context, c candidate) (bench.Event, string) {
+// probe runs the probe of a candidate. It returns its hello, or fatal, or else why
+// there is none, and whether that is because its time was up.
+func (f *Finder) probe(ctx context.Context, c candidate) (said bench.Event, why string, late bool) {
 	bounded, cancel := context.WithTimeout(ctx, f.cfg.Limit)
 	defer cancel()
 	out, words := &head{most: answerMax}, &tail{most: wordsMax}
@@ -78,21 +80,21 @@ func (f *Finder) probe(ctx context.Context, c candidate) (bench.Event, string) {
 		_ = group() // what it left running
 	}
 	if said, ok := answerIn(out.Bytes()); ok {
-		return said, ""
+		return said, "", false
 	}
 	var exit *exec.ExitError
 	switch {
 	case errors.Is(bounded.Err(), context.DeadlineExceeded):
-		return bench.Event{}, fmt.Sprintf("%s did not answer in %s: its installation, or the driver of a device, hangs", c.engine, f.cfg.Limit)
+		return said, fmt.Sprintf("%s did not answer in %s: its installation, or the driver of a device, hangs", c.engine, f.cfg.Limit), true
 	case errors.As(err, &exit):
 		if ws, ok := exit.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
-			return bench.Event{}, fmt.Sprintf("%s was ended by the signal %s while it started%s", c.engine, ws.Signal(), words.last())
+			return said, fmt.Sprintf("%s was ended by the signal %s while it started%s", c.engine, ws.Signal(), words.last()), false
 		}
-		return bench.Event{}, fmt.Sprintf("it ended with exit code %d and no answer%s", exit.ExitCode(), words.last())
+		return said, fmt.Sprintf("it ended with exit code %d and no answer%s", exit.ExitCode(), words.last()), false
 	case err != nil:
-		return bench.Event{}, err.Error()
+		return said, err.Error(), false
 	}
-	return bench.Event{}, "it gave no answer that can be understood" + words.last()
+	return said, "it gave no answer that can be understood" + words.last(), false
 }
 
 // answerIn finds the hello or fatal of a probe among what it printed.

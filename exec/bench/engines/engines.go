@@ -32,6 +32,7 @@ type Found struct {
 	Devices []bench.Device    `json:"devices,omitempty"` // those it ran a kernel on
 	Absent  map[string]string `json:"absent,omitempty"`  // by class of device: why it uses none
 	Tools   map[string]string `json:"tools,omitempty"`   // what came with it, with versions, by name
+	Late    bool              `json:"late,omitempty"`    // it did not answer in time: it may yet
 }
 
 // Finder finds engines and remembers them. Its methods may be called at the same time.
@@ -166,10 +167,10 @@ func reasons(found, failed []Found) (out []Found) {
 		}
 		i := slices.IndexFunc(out, func(g Found) bool { return g.Name == f.Name })
 		if i < 0 {
-			out = append(out, Found{Engine: labmesh.Engine{Name: f.Name, Path: f.Path, Reason: f.Reason}})
+			out = append(out, Found{Engine: labmesh.Engine{Name: f.Name, Path: f.Path, Reason: f.Reason}, Late: f.Late})
 			continue
 		}
-		out[i].Path = ""
+		out[i].Path, out[i].Late = "", out[i].Late || f.Late
 		if !strings.Contains(out[i].Reason, f.Reason) {
 			out[i].Reason += "; " + f.Reason
 		}

@@ -17,6 +17,7 @@ import (
 const (
 	memoryBytesMax = 4 << 20
 	answersMax     = 100
+	lateMax        = time.Minute // for which it is believed that one that did not answer in time will not
 )
 
 // memory is what was answered, the newest last. It is kept in a file: a node that starts again knows
@@ -80,6 +81,9 @@ func (m *memory) answer(c candidate, env []string) (answer, bool) {
 	for _, a := range m.Answers {
 		if a.Key != k {
 			continue
+		}
+		if a.Found.Late && time.Since(a.Asked) > lateMax {
+			return answer{}, false
 		}
 		for _, s := range a.Watched {
 			if now := stampOf(s.Path); !now.Time.Equal(s.Time) || now.Size != s.Size {
