@@ -55,16 +55,6 @@ func Open(_ context.Context, cfg Config) (*Replica, error) {
 	return r, nil
 }
 
-// Founded tells whether this replica has ever been part of a mesh: whether its
-// log or a snapshot holds anything.
-func (r *Replica) Founded() (bool, error) {
-	ok, err := r.storage.founded()
-	if err != nil {
-		return false, fmt.Errorf("look for a log: %w", err)
-	}
-	return ok, nil
-}
-
 // Run takes part in the mesh until ctx ends, and then returns nil. It returns
 // an error when this replica can take part no more: an entry cannot be read by
 // this build, or the disk has refused a write. It is called once.

@@ -204,9 +204,6 @@ func TestARestartedReplicaResumes(t *testing.T) {
 		for id, r := range g.replicas {
 			<-r.ended
 			g.start(t, id, id == name(0)) // Found must do nothing now
-			if ok, err := r.Founded(); !ok || err != nil {
-				t.Errorf("%s founded: %v, %v", id, ok, err)
-			}
 		}
 		rc, err := g.leader(t, "").Propose(t.Context(), submit("after"))
 		if err != nil {

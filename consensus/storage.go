@@ -69,11 +69,6 @@ func openStorage(cfg Config) (*storage, error) {
 	return s, nil
 }
 
-// founded tells whether the replica has ever taken part in a mesh.
-func (s *storage) founded() (bool, error) {
-	return raft.HasExistingState(s.entryStore, s.entryStore, s.snaps)
-}
-
 // IsMonotonic tells raft that the log on disk takes no gaps.
 func (s *storage) IsMonotonic() bool {
 	m, ok := s.entryStore.(raft.MonotonicLogStore)

@@ -167,9 +167,6 @@ func TestCloseWithoutRunReleasesAll(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if ok, err := r.Founded(); ok || err != nil {
-		t.Errorf("a new replica is founded: %v, %v", ok, err)
-	}
 	if s := r.Status(); s.Role != "stopped" {
 		t.Errorf("role %s", s.Role)
 	}
