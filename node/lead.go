@@ -140,8 +140,8 @@ func (l *leader) keepReplicas(ctx context.Context) error {
 // raiseLevel raises the feature level of the mesh to what every replica knows.
 // One that is not heard of may have an old build: it is waited for, or removed as dead.
 func (l *leader) raiseLevel(ctx context.Context, replicas []consensus.Server) error {
-	if l.replica.View().Level() >= l.cfg.feature() {
-		return nil
+	if v := l.replica.View(); v.Mesh() == "" || v.Level() >= l.cfg.feature() {
+		return nil // being founded it begins at the level of its founder
 	}
 	heard, level := l.host.Heard(), l.cfg.feature()
 	for _, s := range replicas {
