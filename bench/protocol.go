@@ -28,7 +28,7 @@ type Spec struct {
 	Iterations       int     `json:"iterations"`            // at least, unless MaxSeconds are over
 	MinSeconds       float64 `json:"min_seconds"`           // at least, for each batch size
 	MaxSeconds       float64 `json:"max_seconds_per_batch"` // bound on the measurement of a batch size, without its warm-up
-	WarmupIterations int     `json:"warmup_iterations"`     // at least
+	WarmupIterations int     `json:"warmup_iterations"`     // at least, unless they take longer than MaxSeconds and than ten times WarmupSeconds
 	WarmupSeconds    float64 `json:"warmup_min_seconds"`    // at least; then until times are steady, for ten times as long at most
 
 	Threads int   `json:"threads,omitempty"` // 0 leaves it to the engine

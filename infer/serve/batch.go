@@ -88,7 +88,7 @@ func (m *measurement) warmUp(ctx context.Context) (cancelled bool, _ error) {
 		if len(times) >= spec.WarmupIterations && took >= spec.WarmupSeconds && (steady || took >= warmupFactor*spec.WarmupSeconds) {
 			break
 		}
-		if spec.MaxSeconds > 0 && took >= max(spec.MaxSeconds, spec.WarmupSeconds) { // iterations are so slow that as many would take for ever
+		if spec.MaxSeconds > 0 && took >= max(spec.MaxSeconds, warmupFactor*spec.WarmupSeconds) { // as many as it should do would take for ever
 			break
 		}
 	}
