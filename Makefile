@@ -55,7 +55,7 @@ needs:
 	@scripts/needs
 
 test: VETFLAGS = -race # looks at what the tests compile anyway
-test: needs fmt vet race ## all tests: gofmt, go vet, go test -race; installs what they need on Debian as root
+test: needs fmt vet race ## all tests: gofmt, go vet, go test -race; installs what they need on Debian as root (LABMESH_TEST_TORCH=1: PyTorch too)
 
 race: ## go test -race on every package
 	scripts/gotest -race -count=1 -p $(TEST_PARALLEL) -timeout $(TEST_TIMEOUT) ./...
