@@ -27,9 +27,9 @@ const (
 	foundLeast   = 0.95
 	spinEnv      = "LABMESH_LAB_SPIN" // makes this test binary a runner
 	spinUnits    = 1000               // of work in an iteration; the candidate does 1100
-	spinPerUnit  = 2500
-	spinSamples  = 20
-	spinWarm     = 5
+	spinPerUnit  = 250                // steps of arithmetic: an iteration takes less than a time slice, so most are not interrupted
+	spinSamples  = 200
+	spinWarm     = 50
 	verdictsWait = 15 * time.Minute
 )
 

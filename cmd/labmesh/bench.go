@@ -28,6 +28,7 @@ type benchFlags struct {
 	wait       bool
 	detach     bool
 	noGit      bool
+	plot       string   // file to draw to
 	files      []string // of --ab
 }
 
@@ -77,6 +78,12 @@ Exit code: 0 measured; 1 a task did not complete, nothing could be measured, or 
 		RunE: func(cmd *cobra.Command, words []string) error {
 			if f.detach && cmd.Flags().Changed("wait") && f.wait {
 				return usagef("--wait and --detach: it is one or the other")
+			}
+			if f.plot != "" && (f.detach || !f.wait) {
+				return usagef("--plot needs the results: it does not go with --detach")
+			}
+			if err := checkPlot(f.plot); err != nil {
+				return err
 			}
 			f.detach = f.detach || !f.wait
 			var specs []labmesh.Spec
@@ -132,6 +139,7 @@ func (f *benchFlags) bindBench(flags *pflag.FlagSet) {
 	flags.StringVar(&f.each, "each", "", "once for each `WHAT` of the mesh: gpu.name, device, worker or tag.KEY; those left out are named")
 	flags.BoolVar(&f.ab, "ab", false, "compare two task files on one machine")
 	flags.BoolVar(&f.gate, "gate", false, "with --ab, exit with 1 when the candidate is slower")
+	flags.StringVar(&f.plot, "plot", "", "draw latency and throughput over the batch size to this `FILE`, .svg or .png")
 	flags.BoolVar(&f.noGit, "no-git", false, "do not label it with the git commit and branch of this directory")
 	flags.BoolVar(&f.wait, "wait", true, "wait for the end and print the table")
 	flags.BoolVar(&f.detach, "detach", false, "print the ids of the tasks and do not wait")

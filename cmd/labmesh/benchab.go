@@ -52,7 +52,7 @@ func (a *app) abSpecs(flags *pflag.FlagSet, f *benchFlags, baseFile, candFile st
 
 // abFlags are those that go with --ab; what is to be measured is in the files.
 var abFlags = []string{
-	"ab", "gate", "each", "on", "repeats", "wait", "detach", "no-git", "name", "label", "priority", "timeout", "queue-timeout",
+	"ab", "gate", "plot", "each", "on", "repeats", "wait", "detach", "no-git", "name", "label", "priority", "timeout", "queue-timeout",
 	"hardware", "min-memory-gb", "min-cuda-compute", "tag", "worker",
 	"addr", "api-key", "data-dir", "json", "no-color",
 }

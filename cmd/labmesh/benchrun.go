@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"strings"
 	"sync"
 	"time"
@@ -13,6 +14,8 @@ import (
 	"labmesh"
 	"labmesh/api"
 	"labmesh/bench"
+	"labmesh/bench/plot"
+	"labmesh/bench/report"
 	"labmesh/client"
 	"labmesh/each"
 )
@@ -321,6 +324,11 @@ func (a *app) concludeBench(r *benchReport, f *benchFlags, interrupted bool) err
 	} else if err := a.printBench(r); err != nil {
 		return err
 	}
+	if f.plot != "" && r.measured() {
+		if err := r.draw(f.plot); err != nil {
+			return err
+		}
+	}
 	switch {
 	case interrupted:
 		return exitError{exitInterrupted, ""}
@@ -334,4 +342,16 @@ func (a *app) concludeBench(r *benchReport, f *benchFlags, interrupted bool) err
 		return exitError{exitFailed, "gate: there is nothing to compare"}
 	}
 	return nil
+}
+
+// draw draws latency and throughput over the batch size.
+func (r *benchReport) draw(file string) error {
+	set, title := report.Curves(r.rows), "benchmark"
+	if r.Comparison != nil {
+		set = r.Comparison.Curves()
+	}
+	if len(set.Curves) > 0 {
+		title = set.Curves[0].Model
+	}
+	return drawTo(file, func(w io.Writer, form plot.Format) error { return plot.Curves(w, title, set, form) })
 }

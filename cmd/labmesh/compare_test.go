@@ -189,3 +189,21 @@ func TestDigits(t *testing.T) {
 		}
 	}
 }
+
+func TestBenchDraws(t *testing.T) {
+	t.Parallel()
+	n := newFakeNode(t)
+	n.workers = benchLab()
+	n.measured = func(labmesh.Spec) (rows []labmesh.BenchRow) {
+		return append(rows, timed(1, 1, "", 10), timed(1, 4, "", 35), timed(1, 8, "", 66))
+	}
+	file := filepath.Join(t.TempDir(), "mlp.svg")
+	if r := n.labmesh(t, "bench", "mlp", "--no-git", "--plot", file); r.code != 0 {
+		t.Errorf("exit code %d: %s", r.code, r.err)
+	}
+	if data, err := os.ReadFile(file); err != nil || xml.Unmarshal(data, new(struct{})) != nil || !strings.Contains(string(data), "labmesh-go, EPYC") {
+		t.Errorf("%v: %.300s", err, data)
+	}
+	n.labmesh(t, "bench", "mlp", "--plot", "x.gif").want(t, 2, "", "a plot is a file .svg or .png")
+	n.labmesh(t, "bench", "mlp", "--plot", "x.svg", "--detach").want(t, 2, "", "does not go with --detach")
+}
