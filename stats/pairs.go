@@ -35,12 +35,13 @@ func ComparePairs(pairs []Pair, opt Options) Verdict {
 		opt.Alpha = pairAlpha
 	}
 	opt = opt.withDefaults()
-	var logs []float64
-	var a, b []Run
+	var logs, throughput []float64
 	for _, p := range pairs {
 		if p.A.Comparable && p.B.Comparable && p.A.Median > 0 && p.B.Median > 0 {
 			logs = append(logs, math.Log(p.B.Median/p.A.Median))
-			a, b = append(a, p.A), append(b, p.B)
+			if p.A.Throughput > 0 && p.B.Throughput > 0 {
+				throughput = append(throughput, math.Log(p.B.Throughput/p.A.Throughput))
+			}
 		}
 	}
 	v := Verdict{Outcome: Same, RunsA: len(logs), RunsB: len(logs), Needed: opt.Effect}
@@ -54,7 +55,8 @@ func ComparePairs(pairs []Pair, opt Options) Verdict {
 		return v
 	}
 	v.P = new(signFlip(logs))
-	v.judge(*v.P, opt.Alpha, agree(a, b, *v.Ratio))
+	more := Median(throughput) // within pairs too: what disturbs one half of a pair mostly disturbs the other
+	v.judge(*v.P, opt.Alpha, math.IsNaN(more) || *v.Ratio > 1 == (more < 0))
 	return v
 }
 

@@ -244,6 +244,29 @@ func TestComparePairs(t *testing.T) {
 	}
 }
 
+// TestThroughputIsComparedWithinPairs: that a drift is larger than the change does
+// not make the throughput contradict it; a throughput that rises in most pairs does.
+func TestThroughputIsComparedWithinPairs(t *testing.T) {
+	t.Parallel()
+	var drifting, contrary []stats.Pair
+	for i := range 10 {
+		level := math.Pow(1.5, float64(i%5))
+		p := stats.Pair{A: stats.Run{Median: 100, Throughput: 10 * level, Comparable: true}, B: stats.Run{Median: 110, Throughput: 9 * level, Comparable: true}}
+		if i > 7 {
+			p.B.Throughput *= 9 // two pairs in which the baseline was disturbed
+		}
+		drifting = append(drifting, p)
+		p.B.Throughput = 11 * level
+		contrary = append(contrary, p)
+	}
+	if v := stats.ComparePairs(drifting, stats.Options{}); v.Outcome != stats.Regression {
+		t.Errorf("drifting: %+v", v)
+	}
+	if v := stats.ComparePairs(contrary, stats.Options{}); v.Outcome != stats.Same {
+		t.Errorf("contrary: %+v", v)
+	}
+}
+
 func TestChangePoints(t *testing.T) {
 	t.Parallel()
 	rnd := rand.New(rand.NewPCG(3, 3))
