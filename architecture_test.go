@@ -40,6 +40,7 @@ var doors = map[string][]string{
 	"labmesh/content/swarm":   {"labmesh", "labmesh/content", "labmesh/content/store"},
 	"labmesh/exec":            {"labmesh", "labmesh/exec/output"},
 	"labmesh/exec/bench":      {"labmesh", "labmesh/bench", "labmesh/stats", "labmesh/exec", "labmesh/exec/process", "labmesh/exec/output", "labmesh/exec/bench/engines"},
+	"labmesh/exec/calibrate":  {"labmesh", "labmesh/infer"},
 	"labmesh/exec/cgroup":     {},
 	"labmesh/exec/exectest":   {"labmesh", "labmesh/exec"},
 	"labmesh/exec/artifacts":  {"labmesh"},

@@ -278,7 +278,7 @@ func (n *Node) Command(ctx context.Context, args ...string) *exec.Cmd {
 
 // environ is this process's environment without what would steer labmesh.
 func environ() []string {
-	var out []string
+	out := []string{"LABMESH_NO_CALIBRATE=true"} // nodes that share a machine would measure one another
 	for _, v := range os.Environ() {
 		if !strings.HasPrefix(v, "LABMESH_") || strings.HasPrefix(v, "LABMESH_PYTHON=") {
 			out = append(out, v)

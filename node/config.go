@@ -8,12 +8,14 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"time"
 
 	"github.com/libp2p/go-libp2p/core/host"
 
 	"labmesh"
 	"labmesh/consensus"
 	"labmesh/exec"
+	"labmesh/exec/calibrate"
 	"labmesh/store"
 )
 
@@ -52,6 +54,9 @@ type Config struct {
 	// BuiltIn is how this program is run to measure with the built-in engine; run or
 	// probe is added. Without it there is none.
 	BuiltIn []string
+	// Calibrate measures how fast the machine is, in a process of its own, given the data dir and
+	// the machine's memory in bytes; see calibrate.Child. nil means that nothing does.
+	Calibrate func(ctx context.Context, dir string, memory int64) (calibrate.Result, error)
 	// Sandbox is how this program is run to play the parts of a sandbox; see
 	// sandbox.Box. Without it there are none.
 	Sandbox []string
@@ -75,7 +80,9 @@ type Parts struct {
 	Capabilities *labmesh.Capabilities
 	NoHTTP       bool
 	NoDiscovery  bool // neither mDNS nor DHT
-	Feature      int  // the feature level that the node says it knows, as an older build would; 0 means that of this build
+	// CalibrateEvery is how often the machine is measured, where it is; 0 means each day.
+	CalibrateEvery time.Duration
+	Feature        int // the feature level that the node says it knows, as an older build would; 0 means that of this build
 }
 
 // feature is the feature level that the node knows.

@@ -43,6 +43,7 @@ type labour struct {
 	tell       func()                // has the others hear of a change at once
 	registered chan struct{}         // closed once the mesh knows the worker
 	leaving    atomic.Bool           // the node stops: nothing more may be placed here
+	gauge      *gauge                // measures how fast the machine is; nil where nothing does
 
 	mu   sync.Mutex
 	self labmesh.Worker // its capabilities may change
@@ -88,6 +89,7 @@ func openLabour(ctx context.Context, cfg Config, processes *process.Host, machin
 			equip(&l.self.Capabilities, l.finder.Remembered()) // they are asked once the mesh knows the worker
 		}
 	}
+	l.gauge = openGauge(ctx, l, cfg)
 	return l, nil
 }
 
@@ -149,6 +151,7 @@ func (l *labour) run(ctx context.Context) error {
 	g.Go(func() error { return l.tellAccepts(ctx) })
 	g.Go(func() error { l.warm(ctx); return nil })
 	g.Go(func() error { return l.keepLooking(ctx, l.facts) })
+	g.Go(func() error { return l.gauge.run(ctx) })
 	return g.Wait()
 }
 

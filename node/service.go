@@ -348,6 +348,9 @@ func (s *service) Status(context.Context) httpapi.Status {
 	return out
 }
 
+// warningsMax bounds how many warnings there are before those of this node.
+const warningsMax = 16
+
 // warnings says what a person should know, and do.
 func (s *service) warnings(st httpapi.Status) (out []string) {
 	alive := st.Alive
@@ -360,6 +363,11 @@ func (s *service) warnings(st httpapi.Status) (out []string) {
 		out = append(out, "one voter: there is no failover until three nodes can vote; let another node join (labmesh invite)")
 	case alive-1 < st.Quorum:
 		out = append(out, fmt.Sprintf("%d of %d voters are heard of: the loss of one more stops the mesh", alive, len(st.Voters)))
+	}
+	for w := range s.n.replica.View().Workers() {
+		if c := w.Capabilities.Calibration; c != nil && c.Slower != "" && w.Status != labmesh.WorkerOffline && len(out) < warningsMax {
+			out = append(out, fmt.Sprintf("worker %s (%s): %s", w.ID, w.Hostname, c.Slower))
+		}
 	}
 	if err := s.n.ledger.behind.Err(); err != nil {
 		out = append(out, fmt.Sprintf("the ledger cannot be written, results wait in memory: %v", err))

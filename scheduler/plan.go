@@ -36,8 +36,8 @@ type Heard struct {
 }
 
 // Plan places pending tasks on free workers: the highest priority first, then
-// the oldest, each on the fitting worker that is least full. It goes on until
-// nothing fits any more or the plan has PlanMax commands.
+// the oldest, each on the fitting worker that is least full, and of those equally full on the
+// fastest. It goes on until nothing fits any more or the plan has PlanMax commands.
 func Plan(in Input) []labmesh.Command {
 	p := planner{in: in}
 	if p.gather(); len(p.bays) > 0 {
@@ -84,6 +84,15 @@ type bay struct {
 	w           *labmesh.Worker
 	slots, gpus int // free
 	reserved    bool
+	speed       float64 // of one processor, against others
+}
+
+func newBay(w *labmesh.Worker, slots, gpus int) *bay {
+	b := &bay{w: w, slots: slots, gpus: gpus, speed: 1} // what was not measured counts as usual
+	if c := w.Capabilities.Calibration; c != nil && c.Speed > 0 {
+		b.speed = c.Speed
+	}
+	return b
 }
 
 // load orders bays: the emptiest goes first.
@@ -99,7 +108,7 @@ func (p *planner) gather() {
 			continue
 		}
 		u := p.in.View.Used(w.ID)
-		p.bays = append(p.bays, &bay{w: w, slots: w.Slots - u.Slots - u.Ahead, gpus: w.Capabilities.GPUCount() - u.GPUs})
+		p.bays = append(p.bays, newBay(w, w.Slots-u.Slots-u.Ahead, w.Capabilities.GPUCount()-u.GPUs))
 	}
 }
 
@@ -135,7 +144,7 @@ func (p *planner) gatherAhead() {
 		}
 		wanted := slices.ContainsFunc(big, func(c *state.Class) bool { return c.Needs.Fits(c.Kind, w) })
 		if p.takes(w) && !wanted && !p.slow(w.ID) {
-			p.bays = append(p.bays, &bay{w: w, slots: p.in.View.AheadRoom(w)})
+			p.bays = append(p.bays, newBay(w, p.in.View.AheadRoom(w), 0))
 		}
 	}
 }
@@ -272,6 +281,9 @@ func (b bays) Swap(i, j int) { b[i], b[j] = b[j], b[i] }
 func (b bays) Less(i, j int) bool {
 	if b[i].load != b[j].load {
 		return b[i].load < b[j].load
+	}
+	if b[i].bay.speed != b[j].bay.speed {
+		return b[i].bay.speed > b[j].bay.speed
 	}
 	return b[i].bay.w.ID < b[j].bay.w.ID
 }

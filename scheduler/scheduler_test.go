@@ -91,6 +91,25 @@ func TestTasksSpreadOverTheEmptiestWorkers(t *testing.T) {
 	}
 }
 
+// TestTheFastestOfTheEmptiest: speed decides between workers that are equally full, and only then.
+func TestTheFastestOfTheEmptiest(t *testing.T) {
+	t.Parallel()
+	m := newMesh()
+	for id, speed := range map[labmesh.WorkerID]float64{"a": 0.5, "b": 0, "c": 2} {
+		w := labmesh.Worker{ID: id, Slots: 2}
+		if speed > 0 {
+			w.Capabilities.Calibration = &labmesh.Calibration{Speed: speed}
+		}
+		m.join(w)
+	}
+	for i := range 5 {
+		m.submit(labmesh.TaskID(fmt.Sprint("t", i)), labmesh.Spec{})
+	}
+	if got, want := fmt.Sprint(placed(scheduler.Plan(m.input()))), "[t0@c t1@b t2@a t3@c t4@b]"; got != want {
+		t.Errorf("placed %s, want %s", got, want)
+	}
+}
+
 func TestNothingIsPlacedOnASilentOrUnwillingWorker(t *testing.T) {
 	t.Parallel()
 	m := newMesh()

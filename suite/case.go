@@ -27,6 +27,8 @@ type Worker struct {
 	Slots int
 	// Speed is how fast it was in earlier runs, 1 being the middle; 0 when nobody knows.
 	Speed float64
+	// Gauged is how fast its machine was when it was measured, against a reference; 0 when it was not.
+	Gauged float64
 }
 
 // Options say how a suite is run.

@@ -128,11 +128,12 @@ func (q *Queue) guess() {
 // unproved reports whether nobody knows how fast w is.
 func (w *worker) unproved() bool { return w.Speed <= 0 && w.took < speedFaith }
 
-// speed is how fast w is, by what was known before and what it did since.
+// speed is how fast w is, by what was known before and what it did since. Its machine's measured speed
+// stands in for earlier runs, and less and less for what it does.
 func (w *worker) speed() float64 {
 	before := w.Speed
 	if before <= 0 {
-		before = 1
+		before = w.gauged
 	}
 	return min(max((w.predicted+speedFaith)/(w.took+speedFaith/before), speedLeast), speedMost)
 }

@@ -68,6 +68,7 @@ type chunk struct {
 // worker is a worker as the queue knows it.
 type worker struct {
 	Worker
+	gauged          float64 // its machine's speed against the middle of those here; 1 where it was not measured
 	predicted, took float64 // of cases whose time was known before
 	overhead        float64 // of a chunk, learned
 	idleEnds        int
@@ -145,9 +146,26 @@ func (q *Queue) SetWorkers(ws []Worker) {
 		have.Worker = w
 		q.workers = append(q.workers, have)
 	}
+	q.gauge()
 	slices.SortFunc(q.workers, func(a, b *worker) int {
 		return cmp.Or(cmp.Compare(b.speed(), a.speed()), strings.Compare(string(a.ID), string(b.ID)))
 	})
+}
+
+// gauge compares the machines of the workers with one another.
+func (q *Queue) gauge() {
+	var measured []float64
+	for _, w := range q.workers {
+		if w.Gauged > 0 {
+			measured = append(measured, w.Gauged)
+		}
+	}
+	slices.Sort(measured)
+	for _, w := range q.workers {
+		if w.gauged = 1; w.Gauged > 0 {
+			w.gauged = w.Gauged / measured[len(measured)/2]
+		}
+	}
 }
 
 // Started says that a chunk began to run.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"labmesh/exec/calibrate"
 	"labmesh/exec/keeper"
 	"labmesh/exec/probe"
 	"labmesh/exec/sandbox"
@@ -26,9 +27,11 @@ const (
 	gpuCommand      = "gpu"
 	statesCommand   = "gpu-states"
 	ledgerCommand   = "check-ledger"
-	keeperCommand   = "keeper"
-	sandboxCommand  = "sandbox"
-	runnerCommand   = "bench-runner"
+
+	calibrateCommand = "calibrate"
+	keeperCommand    = "keeper"
+	sandboxCommand   = "sandbox"
+	runnerCommand    = "bench-runner"
 )
 
 // keepPrograms is the process that keeps programs running while the node is
@@ -104,6 +107,11 @@ func newInternalCommand(a *app) *cobra.Command {
 			RunE: func(_ *cobra.Command, what []string) error { // main has seen to what there is
 				return usageError{fmt.Errorf("%q is not run or probe", what[0])}
 			},
+		},
+		&cobra.Command{
+			Use: calibrateCommand + " DIR MEMORY", Short: "Measure how fast this machine is", Example: "  labmesh internal calibrate . 0",
+			Args: args(cobra.ExactArgs(2), "it takes a directory on the disk to measure, and the machine's memory in bytes, or 0"),
+			RunE: func(cmd *cobra.Command, on []string) error { return calibrate.Main(cmd.Context(), a.out, on[0], on[1]) },
 		},
 		&cobra.Command{
 			Use: ledgerCommand + " FILE", Short: "Open a ledger file and read it", Example: "  labmesh internal check-ledger ledger.duckdb",

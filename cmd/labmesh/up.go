@@ -22,6 +22,7 @@ import (
 	"labmesh"
 	"labmesh/client"
 	"labmesh/consensus"
+	"labmesh/exec/calibrate"
 	"labmesh/exec/probe"
 	"labmesh/node"
 	"labmesh/node/httpapi"
@@ -45,6 +46,7 @@ type upFlags struct {
 	profile  string
 	file     string
 	noInvite bool
+	noGauge  bool
 	onStop   string
 
 	blobCache string
@@ -98,6 +100,7 @@ Tasks run as the user who runs the node.`,
 	fl.StringVar(&f.format, "log-format", "text", "text or json")
 	fl.StringVar(&f.file, "config", "", "YAML `file` with any of these flags by name")
 	fl.StringVar(&f.onStop, "on-stop", onStopAuto, "what becomes of running attempts: stop, keep, or auto (SIGTERM keeps them, Ctrl-C stops them)")
+	fl.BoolVar(&f.noGauge, "no-calibrate", false, "do not measure how fast this machine is; else it is, some seconds a day while nothing runs here")
 	fl.BoolVar(&f.noInvite, "no-invite", false, "mint and print no invite at start")
 	return cmd
 }
@@ -211,6 +214,9 @@ func (f *upFlags) config(a *app) (node.Config, error) {
 	cfg.GPUStates = []string{self, internalCommand, statesCommand}
 	cfg.BuiltIn = []string{self, internalCommand, runnerCommand}
 	cfg.GPUChild = probe.Child(self, internalCommand, gpuCommand)
+	if !f.noGauge {
+		cfg.Calibrate = calibrate.Child(self, internalCommand, calibrateCommand)
+	}
 	cfg.LedgerCheck = func(ctx context.Context, path string) error {
 		out, err := exec.CommandContext(ctx, self, internalCommand, ledgerCommand, path).CombinedOutput()
 		if err != nil {

@@ -15,18 +15,25 @@ import (
 	"labmesh"
 	"labmesh/consensus"
 	"labmesh/exec"
+	"labmesh/exec/calibrate"
 	"labmesh/mesh/meshtest"
 	"labmesh/node"
 	"labmesh/node/httpapi"
 	"labmesh/store/memory"
 )
 
+// CalibrateEvery is how often machines are measured, where they are: a day would be long.
+const CalibrateEvery = time.Minute
+
 // Slots is how many slots each node's worker has.
 const Slots = 4
 
 // Mesh is a mesh of nodes on one simulated network. Node 0 founded it.
 type Mesh struct {
-	Nodes   []*Node
+	Nodes []*Node
+	// Calibrate measures the machines of nodes that run from now on; nil measures none.
+	Calibrate func(ctx context.Context, dir string, memory int64) (calibrate.Result, error)
+
 	sim     *meshtest.Sim
 	invite  string
 	runners map[labmesh.Kind]exec.Runner
@@ -109,9 +116,9 @@ func (m *Mesh) Run(t *testing.T, i int) {
 	n := m.Nodes[i]
 	cfg := node.Config{
 		DataDir: n.dir, Hostname: string(rune('a' + i)), Slots: Slots, Version: "test", Logger: slog.New(slog.DiscardHandler),
-		WorkerID: labmesh.WorkerID("w" + string(rune('0'+i))),
+		WorkerID: labmesh.WorkerID("w" + string(rune('0'+i))), Calibrate: m.Calibrate,
 		Parts: node.Parts{
-			Libp2p: m.sim.Stranger(t, i).Libp2p, Backend: n.ledger, Log: n.log, Runners: m.runners, NoHTTP: true, NoDiscovery: true,
+			Libp2p: m.sim.Stranger(t, i).Libp2p, Backend: n.ledger, Log: n.log, Runners: m.runners, NoHTTP: true, NoDiscovery: true, CalibrateEvery: CalibrateEvery,
 			Capabilities: &n.Has, Feature: n.Feature,
 		},
 	}

@@ -28,6 +28,8 @@ type fit struct {
 	ok   bool
 	host string
 	why  string
+	// gauged is how fast the machine was when it was measured; 0 when it was not.
+	gauged float64
 }
 
 // census is an answer of the mesh about its workers.
@@ -103,7 +105,11 @@ func (f *fleet) take(c census) {
 	for id, full := range c.full {
 		w := labmesh.Worker{ID: id, Slots: full.Slots, Kinds: full.Kinds, Capabilities: full.Full, Tags: full.Tags}
 		why := req.Misfits(labmesh.Test, &w)
-		f.fits[id] = fit{ok: len(why) == 0, host: full.Hostname, why: strings.Join(why, "; ")}
+		known := fit{ok: len(why) == 0, host: full.Hostname, why: strings.Join(why, "; ")}
+		if c := full.Full.Calibration; c != nil {
+			known.gauged = c.Speed
+		}
+		f.fits[id] = known
 	}
 	f.usable = f.usable[:0]
 	var list []suite.Worker
@@ -115,7 +121,7 @@ func (f *fleet) take(c census) {
 			reasons = append(reasons, fmt.Sprintf("%s is %s", w.Hostname, w.Status))
 		case known && fit.ok:
 			slots := w.Slots / max(req.Slots(w.Slots), 1)
-			list = append(list, suite.Worker{ID: w.ID, Slots: slots, Speed: f.speeds[w.ID]})
+			list = append(list, suite.Worker{ID: w.ID, Slots: slots, Speed: f.speeds[w.ID], Gauged: fit.gauged})
 			f.usable = append(f.usable, w.ID)
 		case known:
 			reasons = append(reasons, w.Hostname+": "+fit.why)
