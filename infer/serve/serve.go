@@ -107,6 +107,7 @@ func (r *runner) run(ctx context.Context, in io.Reader, probe bool) error {
 	if probe {
 		return r.probe(ctx, kernel)
 	}
+	r.spec.Precision = cmp.Or(r.spec.Precision, fp32)
 	if err := r.hello(kernel); err != nil {
 		return err
 	}

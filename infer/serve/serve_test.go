@@ -152,7 +152,7 @@ func TestPrecisionsThatAreNotThere(t *testing.T) {
 }
 
 func TestTimeThatIsUp(t *testing.T) {
-	all, err := run(t, t.Context(), `{"v":1,"model":"mlp","precision":"fp32","batch_sizes":[1],"iterations":1000000,"warmup_iterations":1,"max_seconds_per_batch":0.3,"threads":1}`, false)
+	all, err := run(t, t.Context(), `{"v":1,"model":"mlp","batch_sizes":[1],"iterations":1000000,"warmup_iterations":1,"max_seconds_per_batch":0.3,"threads":1}`, false)
 	ends := only(t, all, bench.EventBatchEnd)
 	if err != nil || len(ends) != 1 || ends[0].Status != labmesh.BenchTruncated || ends[0].N < 1 || ends[0].N >= 1_000_000 || ends[0].Reason == "" {
 		t.Errorf("%+v, %v", ends, err)
