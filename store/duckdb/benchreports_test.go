@@ -139,3 +139,39 @@ func TestALedgerOfEachFormatHoldsBenchmarks(t *testing.T) {
 		})
 	}
 }
+
+// TestAReopenedLedgerHasRoomForEveryTable: DuckDB takes half a MiB of its memory limit for
+// each column that is appended to after the file was opened, whatever is in it. With all
+// tables in use there must be room left for the widest of queries.
+func TestAReopenedLedgerHasRoomForEveryTable(t *testing.T) {
+	t.Parallel()
+	db := open(t, Config{})
+	m := storetest.NewMesh(0, 0)
+	fill := func() {
+		t.Helper()
+		_, task := m.Finish()
+		for _, events := range [][]labmesh.Event{task, m.Worker("w1", labmesh.WorkerUpdated, labmesh.WorkerActive), m.Tests(storetest.Cases(9)...), m.Bench(storetest.BenchRows(60)...)} {
+			if err := db.Append(t.Context(), events[0].Index, events); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	fill()
+	for range 2 {
+		if err := db.Close(); err != nil {
+			t.Fatal(err)
+		}
+		db = open(t, Config{Path: db.cfg.Path})
+		fill()
+		if rows, err := db.Bench(t.Context(), store.BenchFilter{Task: "none", Limit: 101}); err != nil || len(rows) > 0 {
+			t.Errorf("rows of a task: %d, %v", len(rows), err)
+		}
+		for _, from := range []string{"benchmark_results ORDER BY id DESC LIMIT 20", "benchmark_summary", "benchmark_latest", "benchmark_runs ORDER BY p50_ms"} {
+			for _, l := range []store.LiveRows{nil, live{index: 99}} {
+				if _, err := db.Query(t.Context(), store.Query{SQL: "SELECT * FROM " + from, Live: l}); err != nil {
+					t.Errorf("%s: %v", from, err)
+				}
+			}
+		}
+	}
+}

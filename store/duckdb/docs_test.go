@@ -9,7 +9,7 @@ import (
 	"labmesh/store"
 )
 
-// TestExamplesOfTheDocumentsRun runs every statement of docs/sql.md, with what is
+// TestExamplesOfTheDocumentsRun runs every statement of docs/sql.md and docs/benchmarks.md, with what is
 // live and without.
 func TestExamplesOfTheDocumentsRun(t *testing.T) {
 	t.Parallel()
@@ -28,11 +28,8 @@ func TestExamplesOfTheDocumentsRun(t *testing.T) {
 		t.Fatal(err)
 	}
 	n := 0
-	for i, part := range strings.Split(string(doc), "```") {
-		sql, ok := strings.CutPrefix(part, "sql\n")
-		if i%2 == 0 || !ok {
-			continue
-		}
+	run := func(sql string) {
+		t.Helper()
 		n++
 		result, err := db.Query(t.Context(), store.Query{SQL: sql})
 		if err != nil || len(result.Rows) == 0 && !strings.Contains(sql, "distributed_tasks") {
@@ -42,7 +39,23 @@ func TestExamplesOfTheDocumentsRun(t *testing.T) {
 			t.Errorf("%s, with what is live: %v", sql, err)
 		}
 	}
-	if n < 7 {
+	for i, part := range strings.Split(string(doc), "```") {
+		sql, ok := strings.CutPrefix(part, "sql\n")
+		if i%2 == 0 || !ok {
+			continue
+		}
+		run(sql)
+	}
+	benchmarks, err := os.ReadFile("../../docs/benchmarks.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(benchmarks)) {
+		if sql, ok := strings.CutPrefix(strings.TrimSpace(line), `labmesh sql "`); ok {
+			run(strings.TrimSuffix(sql, `"`))
+		}
+	}
+	if n < 15 {
 		t.Errorf("%d statements were found", n)
 	}
 }

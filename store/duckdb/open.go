@@ -29,7 +29,7 @@ import (
 
 // Limits on what DuckDB takes. Zero fields of a Config stand for them.
 const (
-	MemoryLimitMB = 80              // of DuckDB's buffers
+	MemoryLimitMB = 160             // of DuckDB's buffers. It counts 512 KiB for each column that was appended to, which all tables together make 90 MiB; little of that is ever touched
 	SpillLimitMB  = 1024            // of the files it puts beside the ledger when buffers run out
 	Threads       = 1               // with more, whoever awaits a statement spins while another thread carries it out
 	CheckTimeout  = 2 * time.Minute // for the check of a file before it is opened
