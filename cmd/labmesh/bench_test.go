@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -219,6 +220,23 @@ func TestBenchSaysWhenNothingWasMeasured(t *testing.T) {
 	}
 	n.measured = nil
 	n.labmesh(t, "bench", "mlp", "--no-git").want(t, exitFailed, "", "failed mlp fp32 (t2): no engine of this worker can run mlp")
+}
+
+func TestBenchShowsTheRestWhenRowsCannotBeRead(t *testing.T) {
+	t.Parallel()
+	n := newFakeNode(t)
+	n.measured = func(labmesh.Spec) []labmesh.BenchRow { return []labmesh.BenchRow{timed(1, 1, "", 2)} }
+	n.override = func(w http.ResponseWriter, r *http.Request) bool {
+		if broken := r.URL.Path == "/api/tasks/t2/benchmarks"; broken {
+			answer(w, 400, api.Error{Message: "no rows today"})
+			return true
+		}
+		return false
+	}
+	r := n.labmesh(t, "bench", "mlp", "--precision", "fp32,bf16", "--no-git")
+	if r.code != exitFailed || strings.Count(r.stdout, "labmesh-go") != 1 || !strings.Contains(r.err, "what t2 measured could not be read: no rows today") {
+		t.Errorf("%+v", r)
+	}
 }
 
 func TestBenchOnEachDevice(t *testing.T) {

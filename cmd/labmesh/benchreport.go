@@ -21,6 +21,7 @@ type benchTask struct {
 	job    *benchJob
 	detail api.TaskDetail
 	rows   []api.BenchTaskRow
+	lacks  error // why not all rows are here
 }
 
 // benchReport is what `labmesh bench` came to.
@@ -41,6 +42,7 @@ type benchEnd struct {
 	Status labmesh.Phase  `json:"status"`
 	Error  string         `json:"error,omitempty"`
 	Rows   int            `json:"rows"`
+	Lacks  string         `json:"rows_missing,omitempty"` // why not all rows are here
 }
 
 // benchResult is what the runs of a task came to at one batch size: the median of
@@ -80,6 +82,9 @@ func newBenchReport(tasks []benchTask, hosts map[labmesh.WorkerID]string) *bench
 	r := &benchReport{Tasks: []benchEnd{}, Results: []benchResult{}, Left: []each.Left{}}
 	for _, t := range tasks {
 		r.Tasks = append(r.Tasks, benchEnd{ID: t.job.id, Name: t.job.name, Status: t.detail.Status, Error: string(t.detail.Error), Rows: len(t.rows)})
+		if t.lacks != nil {
+			r.Tasks[len(r.Tasks)-1].Lacks = t.lacks.Error()
+		}
 		rows := ofLastAttempt(t.rows)
 		for _, row := range rows {
 			r.rows = append(r.rows, report.Row{Task: row.Task, Attempt: row.Attempt, Worker: row.Worker, Host: hosts[row.Worker], BenchRow: row.BenchRow})
@@ -235,10 +240,10 @@ func (r *benchReport) compare(base, cand string) error {
 	return err
 }
 
-// failed counts the tasks that did not complete.
+// failed counts the tasks that did not complete, or whose rows are not all here.
 func (r *benchReport) failed() (n int) {
 	for _, t := range r.Tasks {
-		if t.Status != labmesh.Completed {
+		if t.Status != labmesh.Completed || t.Lacks != "" {
 			n++
 		}
 	}
@@ -277,6 +282,9 @@ func (a *app) printBench(r *benchReport) error {
 		}
 	}
 	for _, t := range r.Tasks {
+		if t.Lacks != "" {
+			a.note("labmesh: %s", printable(t.Lacks))
+		}
 		if t.Status != labmesh.Completed {
 			a.note("%s %s (%s): %s", a.paint(a.err, phaseColour(t.Status), string(t.Status)), printable(t.Name), t.ID, printable(orElse(t.Error, "no reason was given")))
 		}

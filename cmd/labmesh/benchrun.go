@@ -290,8 +290,9 @@ func (a *app) collectBench(ctx context.Context, c *client.Client, jobs []benchJo
 			}
 			tasks[i] = benchTask{job: &jobs[i], detail: t}
 			for r, err := range c.Benchmarks(gctx, jobs[i].id) {
-				if err != nil {
-					return fmt.Errorf("what %s measured: %w", jobs[i].id, err)
+				if err != nil { // the other tasks are shown all the same
+					tasks[i].lacks = fmt.Errorf("what %s measured could not be read: %w; try `labmesh sql` later", jobs[i].id, err)
+					break
 				}
 				tasks[i].rows = append(tasks[i].rows, r)
 			}
