@@ -75,7 +75,7 @@ type Config struct {
 	WarmupIterations int     `json:"warmup_iterations,omitempty"`
 	WarmupSeconds    float64 `json:"warmup_min_seconds,omitempty"`
 	Repeats          int     `json:"repeats,omitempty"`       // launches of the runner, each a run of its own
-	QuietSeconds     float64 `json:"quiet_seconds,omitempty"` // how long to wait for a quiet machine; negative: not at all
+	QuietSeconds     float64 `json:"quiet_seconds,omitempty"` // how long to wait for a quiet machine, in all runs together; negative: not at all
 
 	// SilenceSeconds is after how long without a word a runner counts as hung; 0 leaves that to
 	// the supervisor, which goes by how long its iterations take.

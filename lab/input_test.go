@@ -217,6 +217,24 @@ for b in 1 2 4 8 16; do
 done
 say '"event":"done"'`
 
+func TestTheBuiltInEngineMeasuresOnAnyMachine(t *testing.T) {
+	t.Parallel()
+	m := start(t, lab.Config{Nodes: 1})
+	measure := func(config string) api.TaskDetail {
+		t.Helper()
+		return run(t, m.Nodes[0], labmesh.Spec{Kind: labmesh.Benchmark, Priority: 1, Config: json.RawMessage(config), Requirements: labmesh.Requirements{Hardware: []string{"cpu"}}})
+	}
+	const quick = `"engine":"labmesh-go","batch_sizes":[1,2],"iterations":10,"repeats":2,"min_seconds":0.1,"warmup_min_seconds":0.1,"max_seconds_per_batch":2,"quiet_seconds":-1}`
+	d := measure(`{"model":"mlp",` + quick)
+	if d.Status != labmesh.Completed || !strings.Contains(string(d.Result), `"engine":"labmesh-go`) {
+		t.Errorf("%s: %s%s", d.Status, d.Error, d.Result)
+	}
+	d = measure(`{"model":"mlp","precision":"fp16",` + quick)
+	if d.Status != labmesh.Failed || labmesh.Cause(d.Cause) != labmesh.CauseConfig || !strings.Contains(string(d.Error), "on_unsupported_precision") {
+		t.Errorf("%s, cause %s: %s", d.Status, d.Cause, d.Error)
+	}
+}
+
 func TestABenchmarkRunsAndItsRowsAreOnRecord(t *testing.T) {
 	t.Parallel()
 	m := start(t, lab.Config{Nodes: 2})

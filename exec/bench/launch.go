@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"labmesh"
@@ -26,7 +27,8 @@ const (
 	heardMax    = 64               // events under way from who reads to who acts
 	samplesMax  = 1 << 20          // times kept of one batch size
 	showEvery   = 250 * time.Millisecond
-	showOf      = 500 // the newest times that a line of progress gives the median of
+	lookMin     = 3 * time.Second // for a look whether the machine is quiet
+	showOf      = 500             // the newest times that a line of progress gives the median of
 )
 
 // Why a process of a runner is ended before its time.
@@ -82,14 +84,32 @@ type ending struct {
 	made  int          // rows
 }
 
+// quiet waits until the machine is quiet. The config's bound is on all waits of the
+// task together, so that a machine that is always busy does not cost it for each process;
+// a look the machine gets in any case.
+func (r *run) quiet(ctx context.Context, a *arm) bench.Quiet {
+	most := seconds(a.conf.QuietSeconds)
+	if most < 0 {
+		return bench.Quiet{OK: true} // nobody asked; what disturbs the measurement itself is still seen
+	}
+	if most > lookMin {
+		most = max(most-r.waited, lookMin)
+	}
+	r.tell("run %d/%d: waiting for a quiet machine, %.3g s at most", r.at+1, len(r.turns), most.Seconds())
+	q := r.machine.Wait(ctx, a.device, most)
+	r.waited += seconds(q.WaitedS)
+	if !q.OK && ctx.Err() == nil {
+		r.tell("it is not quiet: %s; measuring all the same", strings.Join(q.Reasons, "; "))
+	}
+	return q
+}
+
 // launch runs a process of the runner to its end. The batch sizes in left are to
 // be measured. An error means that there was no process.
 func (r *run) launch(ctx context.Context, t turn, left []int) (ending, error) {
 	s := &session{r: r, t: t, left: slices.Clone(left)}
-	if wait := t.arm.conf.QuietSeconds; wait >= 0 {
-		s.quiet = r.machine.Wait(ctx, t.arm.device, seconds(wait))
-	} else {
-		s.quiet.OK = true // nobody asked; what disturbs the measurement itself is still seen
+	if s.quiet = r.quiet(ctx, t.arm); ctx.Err() != nil {
+		return ending{left: left}, nil
 	}
 	r.launches++
 	s.id = fmt.Sprintf("%s/%d/%d", r.a.Task.ID, r.a.Number, r.launches)

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"labmesh"
+	"labmesh/bench"
 	"labmesh/exec/bench/engines"
 	"labmesh/stats"
 )
@@ -142,7 +143,11 @@ func (r *run) outcome() labmesh.Outcome {
 	case bad != nil:
 		return r.fail(causeOf(bad.status), "not every batch size could be measured: "+strings.Join(words, "; ")+r.lastWords())
 	case !measured:
-		return r.fail(causeOf(r.spots[0].settled), "nothing could be measured: "+strings.Join(words, "; "))
+		hint := ""
+		if r.spots[0].settled == labmesh.BenchUnsupported && r.arms[0].conf.Fallback == "" && r.arms[0].conf.Precision != bench.DefaultPrecision {
+			hint = "; ask for another precision, or for fp32 in its place (on_unsupported_precision)"
+		}
+		return r.fail(causeOf(r.spots[0].settled), "nothing could be measured: "+strings.Join(words, "; ")+hint)
 	}
 	return labmesh.Outcome{OK: true, Result: r.summary()}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"time"
 
 	"labmesh"
 	"labmesh/bench"
@@ -31,7 +32,8 @@ type run struct {
 	samples  samples
 	spots    []*spot
 	launches int
-	lost     int // devices
+	lost     int           // devices
+	waited   time.Duration // for a quiet machine
 }
 
 // Run runs a benchmark task. An error means that it could not be run at all.

@@ -305,7 +305,7 @@ func TestWhateverARunnerDoesIsSurvived(t *testing.T) {
 		{"lost", "", "1:ok 2:error 4:ok", labmesh.CauseExit, "illegal memory access", ""},
 		{"oom", "", "1:ok 2:ok 4:oom", "", "", ""},
 		{"half", "", "1:ok 2:unsupported 4:ok", "", "no fp16", ""},
-		{"unsupported", `"precision":"fp16","repeats":4`, "1:unsupported 2:unsupported 4:unsupported", labmesh.CauseConfig, "no fp16 on cpu", ""},
+		{"unsupported", `"precision":"fp16","repeats":4`, "1:unsupported 2:unsupported 4:unsupported", labmesh.CauseConfig, "on_unsupported_precision", ""},
 		{"unknown", `"repeats":4`, "", labmesh.CauseConfig, "there is no such model", ""},
 		{"nomem", `"repeats":4`, "", labmesh.CauseOOM, "does not fit", ""},
 		{"elsewhere", "", "", labmesh.CauseProgram, "runs on tpu, not on cpu", ""},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -115,26 +116,29 @@ func TestPatienceWithARunnerHasAnEnd(t *testing.T) {
 	}
 }
 
-func TestConfigDecidesHowLongToWaitForQuiet(t *testing.T) {
+func TestConfigBoundsTheWaitForQuiet(t *testing.T) {
 	t.Parallel()
-	for config, want := range map[string]time.Duration{`"quiet_seconds":-1`: -1, `"quiet_seconds":2.5`: 2500 * time.Millisecond, `"repeats":1`: benches.DefaultQuietSeconds * time.Second} {
-		m, dir := &gate{asked: -1}, t.TempDir()
+	for config, want := range map[string][]time.Duration{
+		`"quiet_seconds":-1`: nil, `"quiet_seconds":2.5`: {2500 * time.Millisecond, 2500 * time.Millisecond, 2500 * time.Millisecond}, `"iterations":1`: {time.Minute, 20 * time.Second, 3 * time.Second},
+	} {
+		m, dir := &gate{}, t.TempDir()
 		a := exec.Attempt{Number: 1, Dir: dir, Output: output.New(dir)}
-		a.Task.Spec.Config = json.RawMessage(`{"model":"m","runner":["r"],"repeats":1,` + config + `}`)
-		if _, err := bench.Run(t.Context(), bench.Host{Launcher: &script{lines: []string{"exit"}}, Machine: m}, a); err != nil || m.asked != want {
-			t.Errorf("%s: waits for %s, %v", config, m.asked, err)
+		a.Task.Spec.Config = json.RawMessage(`{"model":"m","runner":["r"],"repeats":3,` + config + `}`)
+		s := &script{lines: []string{`"event":"hello"`, `"event":"model"`, `"event":"batch_start","batch":1`, `"event":"samples","batch":1,"ms":[[1]]`, `"event":"batch_end","batch":1,"status":"ok","n":1`, "exit"}}
+		if o, err := bench.Run(t.Context(), bench.Host{Launcher: s, Machine: m}, a); err != nil || !o.OK || !slices.Equal(m.asked, want) {
+			t.Errorf("%s: waits for %s; %s, %v", config, m.asked, o.Error, err)
 		}
 		a.Output.Close()
 	}
 }
 
-// gate is a machine that notes how long it may wait.
+// gate is a machine that notes how long it may wait, and waits for 40 s at most.
 type gate struct {
 	quiet
-	asked time.Duration
+	asked []time.Duration
 }
 
 func (g *gate) Wait(_ context.Context, _ benches.Device, most time.Duration) benches.Quiet {
-	g.asked = most
-	return benches.Quiet{OK: true}
+	g.asked = append(g.asked, most)
+	return benches.Quiet{WaitedS: min(most, 40*time.Second).Seconds(), Reasons: []string{"it is busy"}}
 }
