@@ -31,7 +31,7 @@ export GOFLAGS := $(shell $(GO) env GOFLAGS) -buildvcs=false
 endif
 LDFLAGS := -X main.release=$(VERSION)
 
-.PHONY: help build fmt vet check needs test race fuzz bench bench-engine demo lab clean
+.PHONY: help build fmt vet check needs test test-gpu race fuzz bench bench-engine demo lab clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -56,6 +56,9 @@ needs:
 
 test: VETFLAGS = -race # looks at what the tests compile anyway
 test: needs fmt vet race ## all tests: gofmt, go vet, go test -race; installs what they need on Debian as root (LABMESH_TEST_TORCH=1: PyTorch too)
+
+test-gpu: build ## what only a machine with an NVIDIA GPU can show, with figures; says why where it skips
+	scripts/test-gpu $(BIN)
 
 race: ## go test -race on every package
 	scripts/gotest -race -count=1 -p $(TEST_PARALLEL) -timeout $(TEST_TIMEOUT) ./...
