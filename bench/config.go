@@ -81,7 +81,7 @@ type Config struct {
 	// the supervisor, which goes by how long its iterations take.
 	SilenceSeconds float64 `json:"silence_seconds,omitempty"`
 
-	Threads int   `json:"threads,omitempty"`
+	Threads int   `json:"threads,omitempty"` // of the processor; 0 means one for each that the task may use
 	Seed    int64 `json:"seed,omitempty"`
 	Compile bool  `json:"compile,omitempty"`
 	TF32    bool  `json:"tf32,omitempty"`

@@ -124,7 +124,7 @@ func (f *benchFlags) bindBench(flags *pflag.FlagSet) {
 	flags.IntVar(&c.Repeats, "repeats", bench.DefaultRepeats, "processes to run it in, one after the other: what varies between them is what comparisons go by")
 	flags.StringVar(&c.Engine, "engine", bench.EngineAuto, strings.Join(bench.Engines(), ", "))
 	flags.StringVar(&c.Device, "device", "auto", "`DEVICE` to run on: a class, with an index if it matters, e.g. cpu, cuda, cuda:1")
-	flags.IntVar(&c.Threads, "threads", 0, "threads of the processor (default the engine's choice)")
+	flags.IntVar(&c.Threads, "threads", 0, "threads of the processor (default one for each that the task may use)")
 	flags.Int64Var(&c.Seed, "seed", 0, "of weights and inputs that are made up")
 	flags.IntVar(&c.SequenceLength, "sequence-length", 0, "tokens of an item (default the model's)")
 	flags.IntVar(&c.ImageSize, "image-size", 0, "pixels of a side (default the model's)")

@@ -50,9 +50,25 @@ func choose(c bench.Config, r labmesh.Requirements, there []engines.Found) (choi
 			passed = append(passed, why)
 			continue
 		}
+		if d.Name == "" || strings.EqualFold(d.Name, d.Class) {
+			d.Name = named(d, there)
+		}
 		return choice{e, d, index >= 0, reason(c, e, class, passed)}, nil
 	}
 	return choice{}, labmesh.Refuse(labmesh.Invalid, "no engine of this worker can run %s on %s: %s", c.Model, class, strings.Join(passed, "; "))
+}
+
+// named is the name of a device as another engine tells it, for one that says no
+// more than its class: rows of one device have one name, whichever engine measured.
+func named(d bench.Device, there []engines.Found) string {
+	for _, e := range there {
+		for _, same := range e.Devices {
+			if same.Class == d.Class && same.Index == d.Index && !strings.EqualFold(same.Name, d.Class) {
+				return same.Name
+			}
+		}
+	}
+	return d.Name
 }
 
 // reason says for people why e was chosen.

@@ -96,7 +96,7 @@ func (s *session) work(b *batch, env json.RawMessage) labmesh.BenchWork {
 	if a.engine.Name == bench.EngineCommand && s.hello.Runner != "" {
 		w.Engine += ":" + s.hello.Runner // what a task brings is not the worker's engine of that name
 	}
-	if w.DeviceName == "" {
+	if w.DeviceName == "" || strings.EqualFold(w.DeviceName, a.device.Class) {
 		w.DeviceName = a.device.Name
 	}
 	if w.DeviceUUID == "" {

@@ -80,6 +80,9 @@ func (r *run) prepare(ctx context.Context) error {
 		if refused != nil {
 			return refused
 		}
+		if c.Threads == 0 && ch.device.Class == labmesh.ClassCPU && ch.engine.Name != bench.EngineCommand {
+			c.Threads = processors(r.a.Task.Spec.Limits)
+		}
 		arm := &arm{conf: c, choice: ch}
 		if len(confs) > 1 {
 			arm.name = string(rune('a' + i))

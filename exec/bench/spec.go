@@ -2,8 +2,10 @@ package bench
 
 import (
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 
 	"labmesh"
@@ -51,6 +53,16 @@ func specOf(a *arm, batches []int, file string) bench.Spec {
 		s.Device = fmt.Sprintf("%s:%d", a.device.Class, a.device.Index)
 	}
 	return s
+}
+
+// processors is how many threads an engine gets that the task does not tell how many: one
+// for each processor it may use. Left to themselves engines disagree, and some use more than they say.
+func processors(l *labmesh.Limits) int {
+	n := runtime.NumCPU()
+	if l != nil && l.CPUs > 0 {
+		n = min(n, int(math.Ceil(l.CPUs)))
+	}
+	return n
 }
 
 // environment is what the runner of an arm sees beside what the task says.
