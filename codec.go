@@ -117,6 +117,8 @@ func DecodeCommand(line []byte) (Command, error) {
 		return decode[DropSecret](data)
 	case HoldWorker{}.CommandName():
 		return decode[HoldWorker](data)
+	case ReportState{}.CommandName():
+		return decode[ReportState](data)
 	case RaiseLevel{}.CommandName():
 		cmd, err := decode[RaiseLevel](data)
 		if c, ok := cmd.(RaiseLevel); ok && c.Level > Feature {

@@ -47,6 +47,15 @@ type RaiseLevel struct {
 	Level int `json:"level"`
 }
 
+// ReportState is a replica's word of what its state was when it had applied the
+// entry at Index, as a hash. The state takes no note of it: replicas compare.
+type ReportState struct {
+	Node  NodeID `json:"node_id"`
+	Index uint64 `json:"index"`
+	Form  string `json:"form"` // how the state was written; only sums of one form are compared
+	Sum   []byte `json:"sum"`
+}
+
 // SubmitTask brings a task into the mesh. ID is chosen by the node that takes the submit.
 type SubmitTask struct {
 	ID   TaskID `json:"id"`
@@ -193,6 +202,7 @@ func (DropSecret) CommandName() string  { return "drop_secret.v1" }
 func (RecordBench) CommandName() string { return "record_bench.v1" }
 func (HoldWorker) CommandName() string  { return "hold_worker.v1" }
 func (RaiseLevel) CommandName() string  { return "raise_level.v1" }
+func (ReportState) CommandName() string { return "report_state.v1" }
 
 // LevelOf is the feature level that a mesh must have before cmd may enter its
 // log: that of the build that brought the command (see [Feature]).
@@ -200,7 +210,7 @@ func LevelOf(cmd Command) int {
 	switch cmd.(type) {
 	case RecordTests, RecordBench, PutSecret, DropSecret:
 		return 2
-	case HoldWorker:
+	case HoldWorker, ReportState:
 		return 3
 	}
 	return 1 // RaiseLevel too: it is proposed only when all know it

@@ -39,6 +39,7 @@ func samples() []labmesh.Command {
 				Absent: map[string]string{"rocm": "no driver"}, Tools: map[string]string{"go": "1.26"}}}},
 		labmesh.LoseWorker{ID: "w1", Reason: "silent"},
 		labmesh.RaiseLevel{Level: 3},
+		labmesh.ReportState{Node: "n1", Index: 8192, Form: "f1", Sum: []byte{1, 2}},
 		labmesh.HoldWorker{ID: "w1", Status: labmesh.WorkerDraining, Reason: "new disk", By: "k1"},
 		labmesh.PutMember{Member: labmesh.Member{Node: "n2", Role: "worker", Hostname: "h2", Addrs: []string{"/ip4/10.0.0.1/tcp/4080"}, Joined: at}, Invite: "i1"},
 		labmesh.BanMember{Node: "n2", By: "k1"},

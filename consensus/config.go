@@ -98,11 +98,25 @@ type Config struct {
 	// that has a log resumes, whatever Found is.
 	Found bool
 
+	// SumEvery is how many entries lie between two comparisons of the replicas'
+	// states; 0 means 4096.
+	SumEvery uint64
+
 	Profile Profile // Fast when zero
 	Raft    Streams // for raft between replicas
 	Forward Streams // for commands on their way to the leader
 	Ledger  Ledger
 	Logger  *slog.Logger
+
+	segmentBytes int // for tests; 0 means segmentBytes
+}
+
+// segment is the size of the files of the log, in bytes.
+func (c Config) segment() int {
+	if c.segmentBytes > 0 {
+		return c.segmentBytes
+	}
+	return segmentBytes
 }
 
 func (c Config) validate() error {

@@ -24,6 +24,7 @@ type machine struct {
 	ledger  Ledger
 	decoded *decodedEntries
 	applied func(index uint64) // told after each batch, never blocks
+	sums    *sums
 
 	cluster *state.Cluster // touched by raft's goroutine only
 	current atomic.Pointer[published]
@@ -97,8 +98,10 @@ func (m *machine) apply(l *raft.Log) ([]labmesh.Answer, error) {
 			return nil, m.fail(fmt.Errorf("apply log entry %d: %w", l.Index, err))
 		}
 	}
+	before, _ := m.cluster.Size()
 	events, answers := m.cluster.Apply(l.Index, e)
 	m.ledger.Append(l.Index, events)
+	m.sums.applied(before, m.cluster, e)
 	return answers, nil
 }
 

@@ -41,6 +41,9 @@ func Open(_ context.Context, cfg Config) (*Replica, error) {
 	if cfg.Profile == (Profile{}) {
 		cfg.Profile = Fast
 	}
+	if err := undiverged(cfg.Dir); err != nil {
+		return nil, err
+	}
 	s, err := openStorage(cfg)
 	if err != nil {
 		return nil, err
@@ -50,6 +53,8 @@ func Open(_ context.Context, cfg Config) (*Replica, error) {
 	decoded := &decodedEntries{}
 	r.nudger = newNudger(r.leading)
 	r.machine = newMachine(r.life, cfg.Ledger, decoded, r.nudger.applied)
+	r.machine.sums = newSums(cfg, r.voters, r.machine.fail)
+	s.damaged = func(err error) { _ = r.machine.fail(err) } // nothing is applied beyond it
 	r.committer = newCommitter(r.Now, decoded)
 	r.forward = newForwarder(cfg.Forward)
 	return r, nil
@@ -119,6 +124,7 @@ func (r *Replica) serve(ctx context.Context, node *raft.Raft, trans *transport, 
 	loops.Go(func() error { r.nudger.run(ending); return nil })
 	loops.Go(func() error { r.watchLeader(ending, leaders); return nil })
 	loops.Go(func() error { return r.serveForwards(ending) })
+	loops.Go(func() error { r.machine.sums.run(ending, r.reportState); return nil })
 	loops.Go(func() error { return r.watchFailure(ending) })
 	<-ending.Done()
 	r.stop()
@@ -163,6 +169,26 @@ func (r *Replica) watchFailure(ctx context.Context) error {
 	case <-r.storage.failed:
 		return r.storage.Failure()
 	}
+}
+
+// reportState says in the log what this replica's state was.
+func (r *Replica) reportState(ctx context.Context, report labmesh.ReportState) error {
+	_, err := r.Propose(ctx, report)
+	return err
+}
+
+// voters are those of the newest configuration; none while it is not known.
+func (r *Replica) voters() (ids []labmesh.NodeID) {
+	servers, err := r.Servers()
+	if err != nil {
+		return nil
+	}
+	for _, s := range servers {
+		if s.Voter {
+			ids = append(ids, s.ID)
+		}
+	}
+	return ids
 }
 
 // watchLeader gives up the stream to a leader that has been replaced.

@@ -5,23 +5,13 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"sync"
+	"syscall"
 
 	"github.com/hashicorp/raft"
 	wal "github.com/hashicorp/raft-wal"
 )
-
-// Memory holds a replica's log in place of a disk. It outlives the replica, so
-// that tests can restart one.
-type Memory struct {
-	log   entryStore
-	snaps *raft.InmemSnapshotStore
-}
-
-// NewMemory is an empty Memory.
-func NewMemory() *Memory {
-	return &Memory{log: raft.NewInmemStore(), snaps: raft.NewInmemSnapshotStore()}
-}
 
 // entryStore is a log store that also keeps raft's term and vote.
 type entryStore interface {
@@ -34,19 +24,23 @@ type entryStore interface {
 // may claim a success that the first one lost.
 type storage struct {
 	entryStore
+	mark   *watermark // nil without a disk
 	snaps  raft.SnapshotStore
 	close  func() error
-	failed chan struct{} // closed with the first failure
-	closed chan struct{} // closed when raft has stopped
+	failed chan struct{}     // closed with the first failure
+	spoil  func([]*raft.Log) // see Memory.Spoil; nil on a disk
+	// damaged is told of an entry that is not as it was written.
+	damaged func(error)
+	closed  chan struct{} // closed when raft has stopped
 
 	mu  sync.Mutex
 	err error
 }
 
 func openStorage(cfg Config) (*storage, error) {
-	s := &storage{failed: make(chan struct{}), closed: make(chan struct{})}
+	s := &storage{failed: make(chan struct{}), closed: make(chan struct{}), damaged: func(error) {}}
 	if cfg.Memory != nil {
-		s.entryStore, s.snaps = cfg.Memory.log, cfg.Memory.snaps
+		s.entryStore, s.snaps, s.spoil = cfg.Memory.log, cfg.Memory.snaps, cfg.Memory.disk.spoiled
 		s.close = func() error { return nil }
 		return s, nil
 	}
@@ -61,11 +55,24 @@ func openStorage(cfg Config) (*storage, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open snapshots in %s: %w", dir, err)
 	}
-	w, err := wal.Open(dir, wal.WithSegmentSize(segmentBytes), wal.WithLogger(raftLogger(cfg.Logger)))
+	s.snaps = &snapshots{SnapshotStore: snaps, dir: filepath.Join(dir, "snapshots")}
+	err = guard(func() error {
+		w, err := wal.Open(dir, wal.WithSegmentSize(cfg.segment()), wal.WithLogger(raftLogger(cfg.Logger)), wal.WithMetaStore(&metaFile{}))
+		if err != nil {
+			return unreadable(err)
+		}
+		s.entryStore, s.close = w, w.Close
+		if s.mark, err = openWatermark(dir); err != nil {
+			return errors.Join(err, s.Close())
+		}
+		if err := s.scrub(); err != nil {
+			return errors.Join(err, s.Close())
+		}
+		return nil
+	})
 	if err != nil {
 		return nil, fmt.Errorf("open log %s: %w", dir, err)
 	}
-	s.entryStore, s.snaps, s.close = w, snaps, w.Close
 	return s, nil
 }
 
@@ -87,14 +94,18 @@ func (s *storage) write(what string, f func() error) error {
 	if err := s.Failure(); err != nil {
 		return err
 	}
-	err := f()
-	if err == nil {
-		return nil
+	if err := f(); err != nil {
+		return s.fail(fmt.Errorf("%s: %w; the disk can be trusted no more", what, err))
 	}
+	return nil
+}
+
+// fail keeps the first failure, which stops the replica.
+func (s *storage) fail(err error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.err == nil {
-		s.err = fmt.Errorf("%s: %w; the disk can be trusted no more", what, err)
+		s.err = err
 		close(s.failed)
 	}
 	return s.err
@@ -103,14 +114,115 @@ func (s *storage) write(what string, f func() error) error {
 // StoreLog writes one entry.
 func (s *storage) StoreLog(l *raft.Log) error { return s.StoreLogs([]*raft.Log{l}) }
 
-// StoreLogs writes entries and returns when they are on disk.
-func (s *storage) StoreLogs(l []*raft.Log) error {
-	return s.write("write log", func() error { return s.entryStore.StoreLogs(l) })
+// StoreLogs writes entries, each with a checksum, and returns when they are on disk.
+func (s *storage) StoreLogs(logs []*raft.Log) error {
+	if s.spoil != nil {
+		s.spoil(logs)
+	}
+	signed := make([]*raft.Log, len(logs))
+	for i, l := range logs {
+		signed[i] = sign(l)
+	}
+	return s.write("write log", func() error {
+		if err := s.entryStore.StoreLogs(signed); err != nil || s.mark == nil || len(logs) == 0 {
+			return err
+		}
+		return s.mark.set(logs[len(logs)-1].Index)
+	})
+}
+
+// GetLog reads an entry. One that is not as it was written stops the replica, as
+// a write that fails does: raft would panic or, worse, send it on. So whoever asks
+// for it is held until nobody can hear this replica any more.
+func (s *storage) GetLog(index uint64, l *raft.Log) error {
+	err := s.read(index, l)
+	var damage *damageError
+	if err == nil || !errors.As(err, &damage) {
+		return err
+	}
+	s.damaged(s.fail(err))
+	<-s.closed
+	*l = raft.Log{Index: index, Type: raft.LogNoop}
+	return nil
+}
+
+// read reads an entry and holds it against its checksum.
+func (s *storage) read(index uint64, l *raft.Log) error {
+	switch err := s.entryStore.GetLog(index, l); {
+	case errors.Is(err, raft.ErrLogNotFound):
+		return err
+	case err != nil:
+		return &damageError{what: fmt.Sprintf("entry %d of the log cannot be read: %v", index, err)}
+	case l.Index != index || !verify(l):
+		return &damageError{what: fmt.Sprintf("entry %d of the log is not as it was written", index)}
+	}
+	return nil
+}
+
+// unreadable says what to do about a log that cannot be opened. That the disk is
+// full or files may not be read is no damage.
+func unreadable(err error) error {
+	var errno syscall.Errno
+	var damage *damageError
+	if errors.As(err, &errno) || errors.As(err, &damage) {
+		return err
+	}
+	return &damageError{what: err.Error()}
+}
+
+// guard turns a panic over what a file holds into an error.
+func guard(f func() error) (err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if p := recover(); p != nil {
+			err = &damageError{what: fmt.Sprint(p)}
+		}
+	}()
+	return f()
+}
+
+// scrub reads the whole log once, before anything is made of it, and sees that
+// it goes on where a snapshot ends.
+func (s *storage) scrub() error {
+	base, damage := s.newestSnapshot()
+	first, err := s.FirstIndex()
+	if err != nil {
+		return fmt.Errorf("read log: %w", err)
+	}
+	last, err := s.LastIndex()
+	if err != nil {
+		return fmt.Errorf("read log: %w", err)
+	}
+	if reached := s.mark.read(); last < reached && base < reached {
+		return &damageError{what: fmt.Sprintf("the log ends at entry %d, and reached %d", last, reached)}
+	}
+	if first > base+1 || last == 0 && damage != nil {
+		if damage == nil {
+			damage = fmt.Errorf("the log begins at entry %d, and the newest snapshot ends at %d", first, base)
+		}
+		return &damageError{what: damage.Error()}
+	}
+	for index := first; index <= last && last > 0; index++ {
+		var l raft.Log
+		if err := s.read(index, &l); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // DeleteRange drops entries.
 func (s *storage) DeleteRange(first, last uint64) error {
-	return s.write("truncate log", func() error { return s.entryStore.DeleteRange(first, last) })
+	return s.write("truncate log", func() error {
+		if end, err := s.LastIndex(); err != nil {
+			return err
+		} else if s.mark != nil && last >= end {
+			if err := s.mark.lower(first - 1); err != nil {
+				return err
+			}
+		}
+		return s.entryStore.DeleteRange(first, last)
+	})
 }
 
 // Set writes a vote.
@@ -143,7 +255,16 @@ func (s *storage) release() {
 // Close closes the log. It is safe twice.
 func (s *storage) Close() error {
 	s.release()
-	if err := s.close(); err != nil && !errors.Is(err, wal.ErrClosed) {
+	err := s.close()
+	if errors.Is(err, wal.ErrClosed) {
+		err = nil
+	}
+	if s.mark != nil {
+		if cerr := s.mark.f.Close(); !errors.Is(cerr, os.ErrClosed) {
+			err = errors.Join(err, cerr)
+		}
+	}
+	if err != nil {
 		return fmt.Errorf("close log: %w", err)
 	}
 	return nil

@@ -121,7 +121,7 @@ func TestTheLogIsOnDisk(t *testing.T) {
 	}
 	g.halt(t, name(0))
 	<-r.ended
-	if _, err := os.Stat(filepath.Join(dirs[name(0)], "raft", "wal-meta.db")); err != nil {
+	if _, err := os.Stat(filepath.Join(dirs[name(0)], "raft", metaName)); err != nil {
 		t.Error(err)
 	}
 	r = g.start(t, name(0), false)

@@ -82,7 +82,8 @@ type Parts struct {
 	NoDiscovery  bool // neither mDNS nor DHT
 	// CalibrateEvery is how often the machine is measured, where it is; 0 means each day.
 	CalibrateEvery time.Duration
-	Feature        int // the feature level that the node says it knows, as an older build would; 0 means that of this build
+	SumEvery       uint64 // entries between two comparisons of the replicas' states; 0 means consensus's own number
+	Feature        int    // the feature level that the node says it knows, as an older build would; 0 means that of this build
 }
 
 // feature is the feature level that the node knows.

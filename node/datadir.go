@@ -25,8 +25,9 @@ const (
 	blobsDir    = "blobs"
 )
 
-// formatVersion stamps a data dir. A newer one is not touched.
-const formatVersion = 1
+// formatVersion stamps a data dir. A newer one is not touched. Version 2 keeps what
+// raft promised in raft/meta.json, which builds of version 1 would not look for.
+const formatVersion = 2
 
 // dataDir is the directory that one node, and no other, keeps everything in.
 type dataDir struct {

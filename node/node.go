@@ -93,7 +93,7 @@ func Open(ctx context.Context, cfg Config) (_ *Node, err error) {
 		return nil, err
 	}
 	if n.replica, err = consensus.Open(ctx, consensus.Config{
-		ID: n.host.ID(), Dir: cfg.DataDir, Memory: cfg.Parts.Log, Found: n.members.id().Founder, Profile: cfg.Profile,
+		ID: n.host.ID(), Dir: cfg.DataDir, Memory: cfg.Parts.Log, Found: n.members.id().Founder, Profile: cfg.Profile, SumEvery: cfg.Parts.SumEvery,
 		Raft: n.host.Streams(raftProtocol).CloseOnSilence(), Forward: n.host.Streams(forwardProtocol),
 		Ledger: n.ledger, Logger: cfg.Logger,
 	}); err != nil {
@@ -139,6 +139,11 @@ func (n *Node) enter(ctx context.Context) error {
 			return err
 		}
 		n.members.set(id)
+		if id.Format < formatVersion { // before anything is written that an older build would not find
+			if err := n.dir.saveIdentity(id); err != nil {
+				return err
+			}
+		}
 		return n.openHost(ctx, id.Mesh)
 	}
 	if len(n.cfg.Join) > 0 {

@@ -20,6 +20,9 @@ func New() *Cluster { return &Cluster{v: emptyView()} }
 // View returns an immutable copy of the state, in constant time.
 func (c *Cluster) View() View { return c.v.copy() }
 
+// Size is the log index of the last entry applied, and how many tasks the state holds whole.
+func (c *Cluster) Size() (index uint64, tasks int) { return c.v.index, c.v.tasks.Len() }
+
 // Apply applies one entry of the log, which stands there at index. It returns
 // what happened, in order, and an answer to each command, in their order. An
 // entry at or below the last applied index changes nothing.
@@ -78,6 +81,8 @@ func (x *change) apply(cmd labmesh.Command) labmesh.Answer {
 		return labmesh.Answer{Refused: x.found(cmd)}
 	case labmesh.RaiseLevel:
 		return labmesh.Answer{Refused: x.raiseLevel(cmd)}
+	case labmesh.ReportState:
+		return labmesh.Answer{} // replicas compare; the state does not change
 	case labmesh.PutMember:
 		return labmesh.Answer{Refused: x.putMember(cmd)}
 	case labmesh.BanMember:

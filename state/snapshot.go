@@ -39,10 +39,12 @@ type record struct {
 	End    bool            `json:"end,omitempty"` // the last record: what lacks it was cut off
 }
 
-// Encode writes a snapshot of v, from which [Decode] makes an equal state.
+// Encode writes a snapshot of v, from which [Decode] makes an equal state. Equal
+// states are written as the same bytes, on every replica.
 func (v View) Encode(w io.Writer) error {
 	buf := bufio.NewWriterSize(w, 1<<16)
 	enc := json.NewEncoder(buf)
+	enc.SetEscapeHTML(false) // raw JSON comes back as long as it was: its weight decides what is kept
 	h := header{snapshotVersion, v.mesh, v.level, v.index, v.now, v.seq, v.attempts, v.ends, v.kept, Counts{}}
 	for p, n := range v.counts {
 		if p.Final() {

@@ -7,6 +7,7 @@ package nodetest
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"log/slog"
 	"sync"
 	"testing"
@@ -33,6 +34,9 @@ type Mesh struct {
 	Nodes []*Node
 	// Calibrate measures the machines of nodes that run from now on; nil measures none.
 	Calibrate func(ctx context.Context, dir string, memory int64) (calibrate.Result, error)
+
+	// SumEvery is how many entries lie between two comparisons of the states of nodes that run from now on.
+	SumEvery uint64
 
 	sim     *meshtest.Sim
 	invite  string
@@ -61,10 +65,20 @@ func Start(t *testing.T, n int, runners map[labmesh.Kind]exec.Runner) *Mesh {
 	return StartAt(t, n, 0, runners)
 }
 
+// StartComparing is Start with nodes that compare their states each so many entries.
+func StartComparing(t *testing.T, n int, entries uint64, runners map[labmesh.Kind]exec.Runner) *Mesh {
+	t.Helper()
+	return startMesh(t, &Mesh{sim: meshtest.NewSim(t), runners: runners, SumEvery: entries}, n, 0)
+}
+
 // StartAt is Start with nodes of builds of a feature level.
 func StartAt(t *testing.T, n, feature int, runners map[labmesh.Kind]exec.Runner) *Mesh {
 	t.Helper()
-	m := &Mesh{sim: meshtest.NewSim(t), runners: runners}
+	return startMesh(t, &Mesh{sim: meshtest.NewSim(t), runners: runners}, n, feature)
+}
+
+func startMesh(t *testing.T, m *Mesh, n, feature int) *Mesh {
+	t.Helper()
 	for i := range n {
 		m.add(t, Plain()).Feature = feature
 		m.Run(t, i)
@@ -118,7 +132,7 @@ func (m *Mesh) Run(t *testing.T, i int) {
 		DataDir: n.dir, Hostname: string(rune('a' + i)), Slots: Slots, Version: "test", Logger: slog.New(slog.DiscardHandler),
 		WorkerID: labmesh.WorkerID("w" + string(rune('0'+i))), Calibrate: m.Calibrate,
 		Parts: node.Parts{
-			Libp2p: m.sim.Stranger(t, i).Libp2p, Backend: n.ledger, Log: n.log, Runners: m.runners, NoHTTP: true, NoDiscovery: true, CalibrateEvery: CalibrateEvery,
+			Libp2p: m.sim.Stranger(t, i).Libp2p, Backend: n.ledger, Log: n.log, Runners: m.runners, NoHTTP: true, NoDiscovery: true, CalibrateEvery: CalibrateEvery, SumEvery: m.SumEvery,
 			Capabilities: &n.Has, Feature: n.Feature,
 		},
 	}
@@ -160,7 +174,66 @@ func (m *Mesh) Halt(t *testing.T, i int) {
 	if err := n.Close(); err != nil {
 		t.Errorf("node %d closed with: %v", i, err)
 	}
+	n.lost()
+}
+
+func (n *Node) lost() {
 	n.stop, n.ledger = nil, memory.New() // its ledger is lost, to be had from the log and from peers
+}
+
+// Log is the disk that the node's log is on.
+func (n *Node) Log() *consensus.Memory { return n.log }
+
+// Ended is how node i ended, by itself, within limit.
+func (m *Mesh) Ended(t *testing.T, i int, limit time.Duration) error {
+	t.Helper()
+	n := m.Nodes[i]
+	select {
+	case err := <-n.done:
+		n.stop()
+		n.lost()
+		return errors.Join(err, n.Close())
+	case <-time.After(limit):
+		t.Fatalf("node %d has not ended after %v", i, limit)
+		return nil
+	}
+}
+
+// PowerOff takes the power from all nodes at once: what their disks have not synced
+// is lost, but for as much of each write under way as keep says; see
+// [consensus.Memory.PowerOff].
+func (m *Mesh) PowerOff(t *testing.T, keep func(n int) int) {
+	t.Helper()
+	for i, n := range m.Nodes {
+		n.log.PowerOff(keep)
+		m.sim.Cut(i)
+	}
+	var stopping sync.WaitGroup
+	for i, n := range m.Nodes {
+		stopping.Go(func() {
+			n.stop()
+			<-n.done // with or without an error: nobody can hear it
+			if err := n.Close(); err != nil {
+				t.Errorf("node %d closed with: %v", i, err)
+			}
+			n.lost()
+		})
+	}
+	stopping.Wait()
+}
+
+// PowerOn starts all nodes again, and returns when all are ready.
+func (m *Mesh) PowerOn(t *testing.T) {
+	t.Helper()
+	for i, n := range m.Nodes {
+		n.log.PowerOn()
+		m.sim.Heal(i)
+	}
+	var starting sync.WaitGroup
+	for i := range m.Nodes {
+		starting.Go(func() { m.Run(t, i) })
+	}
+	starting.Wait()
 }
 
 // Ledger is the node's ledger.

@@ -1,0 +1,134 @@
+package consensus
+
+import (
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+// Memory holds a replica's log in place of a disk. It outlives the replica, so
+// that tests can restart one, and behaves like a disk where that matters: a write
+// may take time, and is lost when the power goes before it is over.
+type Memory struct {
+	log   entryStore
+	snaps *raft.InmemSnapshotStore
+	disk  *memoryDisk
+}
+
+// NewMemory is an empty Memory.
+func NewMemory() *Memory {
+	d := &memoryDisk{entryStore: raft.NewInmemStore()}
+	return &Memory{log: d, snaps: raft.NewInmemSnapshotStore(), disk: d}
+}
+
+// SyncTakes sets how long it takes until what is written outlives a power cut.
+func (m *Memory) SyncTakes(d time.Duration) { m.disk.set(func() { m.disk.sync = d }) }
+
+// Spoil changes the data of entries that are written from now on, as faulty
+// memory would; nil ends that.
+func (m *Memory) Spoil(change func([]byte) []byte) { m.disk.set(func() { m.disk.spoil = change }) }
+
+// PowerOff loses all that has not been synced. Of the entries that are under way a
+// prefix stays, as long as keep(their number) says. Whatever is written from now on is refused.
+func (m *Memory) PowerOff(keep func(n int) int) {
+	m.disk.set(func() { m.disk.off, m.disk.keep = true, keep })
+}
+
+// PowerOn takes writes again.
+func (m *Memory) PowerOn() { m.disk.set(func() { m.disk.off = false }) }
+
+// errPowerOff is what a write meets that the power cut has overtaken.
+var errPowerOff = errors.New("the power is off")
+
+// memoryDisk is a disk of a Memory. Writes are synced one after the other.
+type memoryDisk struct {
+	entryStore
+	writing sync.Mutex // held for a whole write
+
+	mu    sync.Mutex
+	sync  time.Duration
+	off   bool
+	keep  func(int) int
+	spoil func([]byte) []byte
+}
+
+func (d *memoryDisk) set(f func()) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	f()
+}
+
+// spoiled changes entries on their way to the disk, and to the state.
+func (d *memoryDisk) spoiled(logs []*raft.Log) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, l := range logs {
+		if d.spoil != nil && l.Type == raft.LogCommand {
+			l.Data = d.spoil(l.Data)
+		}
+	}
+}
+
+// write waits for the sync and says how many of n things outlive it.
+func (d *memoryDisk) write(n int) (kept int, err error) {
+	d.mu.Lock()
+	wait, off := d.sync, d.off
+	d.mu.Unlock()
+	if off {
+		return 0, errPowerOff
+	}
+	if wait > 0 {
+		time.Sleep(wait)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.off {
+		return min(max(d.keep(n), 0), n), errPowerOff
+	}
+	return n, nil
+}
+
+// StoreLog writes one entry.
+func (d *memoryDisk) StoreLog(l *raft.Log) error { return d.StoreLogs([]*raft.Log{l}) }
+
+// StoreLogs writes entries.
+func (d *memoryDisk) StoreLogs(logs []*raft.Log) error {
+	d.writing.Lock()
+	defer d.writing.Unlock()
+	kept, err := d.write(len(logs))
+	return errors.Join(err, d.entryStore.StoreLogs(logs[:kept]))
+}
+
+// DeleteRange drops entries.
+func (d *memoryDisk) DeleteRange(first, last uint64) error {
+	d.writing.Lock()
+	defer d.writing.Unlock()
+	if kept, err := d.write(1); kept == 0 {
+		return err
+	}
+	return d.entryStore.DeleteRange(first, last)
+}
+
+// Set writes a value.
+func (d *memoryDisk) Set(key, val []byte) error {
+	d.writing.Lock()
+	defer d.writing.Unlock()
+	kept, err := d.write(1)
+	if kept == 0 {
+		return err
+	}
+	return errors.Join(err, d.entryStore.Set(key, val))
+}
+
+// SetUint64 writes a number.
+func (d *memoryDisk) SetUint64(key []byte, val uint64) error {
+	d.writing.Lock()
+	defer d.writing.Unlock()
+	kept, err := d.write(1)
+	if kept == 0 {
+		return err
+	}
+	return errors.Join(err, d.entryStore.SetUint64(key, val))
+}
