@@ -31,7 +31,10 @@ export GOFLAGS := $(shell $(GO) env GOFLAGS) -buildvcs=false
 endif
 LDFLAGS := -X main.release=$(VERSION)
 
-.PHONY: help build fmt vet check needs test test-gpu race fuzz bench bench-engine demo lab clean
+# What `make chaos` does; e.g. CHAOS="-bench LeaderKilled -chaos.kills 300", or CHAOS="-run Whatever -bench XXX -chaos.seed 42".
+CHAOS ?= -bench . -chaos.long
+
+.PHONY: help build fmt vet check needs test test-gpu race fuzz bench bench-engine chaos demo lab clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -66,13 +69,17 @@ race: ## go test -race on every package
 fuzz: ## every fuzz target, each for FUZZTIME (30s)
 	@scripts/each-fuzz $(FUZZTIME)
 
-bench: ## the benchmarks; BENCH=regexp chooses, BENCHTIME says how long
+bench: ## the benchmarks, but for those of make chaos; BENCH=regexp chooses, BENCHTIME says how long
 	@scripts/needs bench
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchtime $(BENCHTIME) -benchmem -p 1 -timeout 30m \
-		$$(grep -rl --include='*_test.go' '^func Benchmark' . | xargs -n1 dirname | sort -u)
+		$$(grep -rl --include='*_test.go' '^func Benchmark' . | xargs -n1 dirname | sort -u | grep -vx ./chaos)
 
 bench-engine: ## the built-in engine against ONNX Runtime (fetched with npm) and PyTorch (if a Python has it)
 	@scripts/bench-engine
+
+chaos: build ## break machines and lines under meshes of real processes, best as root; CHAOS=flags chooses (docs/reliability.md)
+	@scripts/needs
+	LABMESH_BIN=$(abspath $(BIN)) $(GO) test -v -count=1 -benchtime 1x -timeout 10h ./chaos/ $(CHAOS)
 
 demo: build ## three nodes on this machine, real work, the leader killed in the middle; exits 1 if anything is lost
 	$(GO) run ./cmd/demo -bin $(BIN)

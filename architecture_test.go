@@ -65,6 +65,7 @@ var doors = map[string][]string{
 	"labmesh/node/nodetest":   {"*"},
 	"labmesh/cmd/labmesh":     {"*"},
 	"labmesh/lab":             {"labmesh", "labmesh/api", "labmesh/client"},
+	"labmesh/chaos":           {"labmesh", "labmesh/api", "labmesh/client", "labmesh/lab"},
 	"labmesh/cmd/demo":        {"labmesh", "labmesh/api", "labmesh/client", "labmesh/lab"},
 
 	"labmesh/exec/bench/engines": {"labmesh", "labmesh/bench", "labmesh/exec/bench/py"},

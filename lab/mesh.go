@@ -29,6 +29,9 @@ type Config struct {
 	Slots int      // of each node; 0 leaves it to labmesh
 	Args  []string // further flags of `labmesh up`, for every node
 
+	// Place says where the node of that index in [Mesh.Nodes] runs; nil means here.
+	Place func(i int) (Place, error)
+
 	// Output gets what the nodes log, each line behind the node's name; nil for nobody.
 	Output io.Writer
 	// Joined is told of each node that is ready; nil for nobody.
@@ -76,6 +79,13 @@ func Start(ctx context.Context, cfg Config) (*Mesh, error) {
 // of `labmesh up`.
 func (m *Mesh) Join(ctx context.Context, flags ...string) (*Node, error) {
 	n := m.NewNode(flags...)
+	if m.cfg.Place != nil {
+		place, err := m.cfg.Place(len(m.Nodes) - 1)
+		if err != nil {
+			return nil, fmt.Errorf("place %s: %w", n.Name, err)
+		}
+		n.Put(place)
+	}
 	if err := n.Start(ctx); err != nil {
 		return nil, err
 	}

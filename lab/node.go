@@ -2,13 +2,17 @@ package lab
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -39,12 +43,26 @@ type Node struct {
 	log    *tail
 	copies io.Writer // everything the node says goes here too; may be nil
 
+	place Place // where it runs
+
 	id     labmesh.NodeID
 	api    client.Config
 	invite string
 	proc   *process
 	client *client.Client
 }
+
+// Place is where a node runs when that is not simply this machine, such as a
+// network namespace.
+type Place struct {
+	Run    []string // the command that becomes the command behind it, there; none for here
+	Listen string   // the multiaddr at which other nodes reach the node
+	// Dial reaches the place's own loopback, where the node's API is; nil means here.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+}
+
+// Put says where the node runs from its next start on.
+func (n *Node) Put(p Place) { n.place = p }
 
 // process is one life of a node.
 type process struct {
@@ -65,7 +83,7 @@ func (n *Node) Start(ctx context.Context) error {
 	if n.Running() {
 		return fmt.Errorf("start %s: it runs", n.Name)
 	}
-	args := append([]string{"up", "--data-dir", n.Dir, "--host", "127.0.0.1", "--port", "0", "--mesh-listen", "/ip4/127.0.0.1/tcp/0",
+	args := append([]string{"up", "--data-dir", n.Dir, "--host", "127.0.0.1", "--port", "0", "--mesh-listen", cmp.Or(n.place.Listen, "/ip4/127.0.0.1/tcp/0"),
 		"--worker-id", n.Name, "--hostname", n.Name, "--on-stop", "stop"}, n.args...)
 	if n.join != "" {
 		args = append(args, "--join", n.join)
@@ -87,7 +105,8 @@ func (n *Node) spawn(args []string) (*process, error) {
 		return nil, err
 	}
 	defer out.Close()
-	cmd := exec.Command(n.bin, args...)
+	line := slices.Concat(n.place.Run, []string{n.bin}, args)
+	cmd := exec.Command(line[0], line[1:]...)
 	cmd.Stdin = out
 	cmd.Stderr = n.log
 	if n.copies != nil {
@@ -134,6 +153,9 @@ func (n *Node) awaitReady(ctx context.Context, p *process) error {
 	}
 	if n.api, err = client.Discover(client.Where{DataDir: n.Dir, Getenv: func(string) string { return "" }}); err != nil {
 		return err
+	}
+	if n.place.Dial != nil {
+		n.api.Transport = &http.Transport{DialContext: n.place.Dial}
 	}
 	for word := range strings.FieldsSeq(line) {
 		if id, ok := strings.CutPrefix(word, "node="); ok {
@@ -249,6 +271,9 @@ func (n *Node) Key() string { return n.api.Key }
 
 // PID is the id of the node's process in its newest life.
 func (n *Node) PID() int { return n.proc.cmd.Process.Pid }
+
+// API is how the node's API is reached in its newest life.
+func (n *Node) API() client.Config { return n.api }
 
 // Log is the end of what the node has said on stderr, over all its lives.
 func (n *Node) Log() string { return n.log.String() }
