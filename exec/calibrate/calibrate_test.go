@@ -50,9 +50,8 @@ func TestMeasureEndsWithItsContext(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	began := time.Now()
-	if _, err := Measure(ctx, Config{scale: 0.5, rounds: 5}); !errors.Is(err, context.DeadlineExceeded) || time.Since(began) > 5*time.Second {
-		t.Errorf("%v after %v", err, time.Since(began))
+	if r, err := Measure(ctx, Config{scale: 0.5, rounds: 5}); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("%+v, %v", r, err)
 	}
 }
 
