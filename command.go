@@ -99,7 +99,7 @@ type CancelTask struct {
 type ExpireTask struct {
 	ID      TaskID `json:"id"`
 	Attempt int    `json:"attempt"`
-	Cause   Cause  `json:"cause"` // queue, timeout or offer
+	Cause   Cause  `json:"cause"` // queue, timeout, offer, cancelled or worker_lost
 }
 
 // WakeTasks makes pending those tasks whose wait before a retry is over. Every
@@ -112,10 +112,13 @@ type PutWorker struct {
 	Worker Worker `json:"worker"`
 }
 
-// LoseWorker is the leader's verdict that a worker is gone. Its attempts are lost.
+// LoseWorker is the leader's verdict that a worker is gone. Its attempts are lost, but for those
+// that may go on without the mesh ([Spec.OnDisconnect]): they stay with it until it is back.
+// With Stopped it is the worker's own word that nothing of what it held runs any more.
 type LoseWorker struct {
-	ID     WorkerID `json:"worker_id"`
-	Reason string   `json:"reason"`
+	ID      WorkerID `json:"worker_id"`
+	Reason  string   `json:"reason"`
+	Stopped bool     `json:"stopped,omitempty"`
 }
 
 // HoldWorker has a worker take no new work: Status is draining or quarantined. With "" it takes work
@@ -207,7 +210,11 @@ func (ReportState) CommandName() string { return "report_state.v1" }
 // LevelOf is the feature level that a mesh must have before cmd may enter its
 // log: that of the build that brought the command (see [Feature]).
 func LevelOf(cmd Command) int {
-	switch cmd.(type) {
+	switch cmd := cmd.(type) {
+	case SubmitTask:
+		if cmd.Spec.OnDisconnect != "" {
+			return 3
+		}
 	case RecordTests, RecordBench, PutSecret, DropSecret:
 		return 2
 	case HoldWorker, ReportState:

@@ -73,6 +73,8 @@ func grown() map[string]labmesh.Command {
 		"submit_task.v1-2": labmesh.SubmitTask{ID: "t1", Spec: labmesh.Spec{Kind: "custom", Secrets: []string{"TOKEN"}, Bundle: "b1", Artifacts: []string{"out/**"},
 			Limits:       &labmesh.Limits{CPUs: 1.5, MemoryGB: 2, Pids: 64, DiskGB: 10},
 			Requirements: labmesh.Requirements{Tools: []string{"pytest"}, Sandbox: "no_network"}}},
+		"submit_task.v1-3": labmesh.SubmitTask{ID: "t1", Spec: labmesh.Spec{Kind: "custom", OnDisconnect: "10m"}},
+		"lose_worker.v1-2": labmesh.LoseWorker{ID: "w1", Reason: "its node was stopped", Stopped: true},
 		"finish_task.v1-2": labmesh.FinishTask{ID: "t1", Attempt: 2, Worker: "w1", Outcome: labmesh.Outcome{OK: true, Seconds: 1, Outputs: &labmesh.Outputs{Tree: "b2", Files: 3, Bytes: 77}}},
 		"put_worker.v1-2":  labmesh.PutWorker{Worker: labmesh.Worker{ID: "w1", Capabilities: labmesh.Capabilities{Sandboxes: []labmesh.Sandbox{"no_network"}}}},
 	}

@@ -53,6 +53,10 @@ type Spec struct {
 	// DependsOn are tasks that must have completed before this one is placed. If one of
 	// them ends otherwise, this one is cancelled, with the cause dependency.
 	DependsOn []TaskID `json:"depends_on,omitempty"`
+	// OnDisconnect says what becomes of an attempt whose worker is cut off from the mesh: "" has it stopped when the
+	// worker's lease runs out, and run elsewhere; "keep" has it go on until the worker is back; a duration as Go
+	// writes it has it go on for so long. See [Spec.Outlasts].
+	OnDisconnect string `json:"on_disconnect,omitempty"`
 	// Limits bound what one attempt may use of its machine; nil leaves it to the machine.
 	Limits *Limits `json:"limits,omitempty"`
 
@@ -143,6 +147,10 @@ type Task struct {
 	Cancelled time.Time `json:"cancelled,omitzero"`  // when somebody first wanted it cancelled
 	Ended     time.Time `json:"ended,omitzero"`
 
+	// Unknown is since when nobody can say whether the attempt still runs: its worker is not heard of,
+	// and the task stays with it all the same (see [Spec.OnDisconnect]). Zero else.
+	Unknown time.Time `json:"unknown_since,omitzero"`
+
 	Error  string          `json:"error,omitempty"`
 	Cause  Cause           `json:"cause,omitempty"`
 	Result json.RawMessage `json:"result,omitempty"` // what the accepted attempt handed in
@@ -213,12 +221,13 @@ const (
 	CauseQuota      Cause = "disk_quota"  // it took more disk than it may
 	CauseBundle     Cause = "bundle"      // its bundle could not be had, or its outputs not be kept
 	CauseDependency Cause = "dependency"  // a task that it depends on did not complete
+	CauseWorker     Cause = "bad_worker"  // it failed at once, on a worker that fails what others do not
 )
 
 // Infra reports whether c is the mesh's own fault.
 func (c Cause) Infra() bool {
 	switch c {
-	case CauseSpawn, CauseDisk, CauseWorkerLost, CauseOffer, CauseBundle:
+	case CauseSpawn, CauseDisk, CauseWorkerLost, CauseOffer, CauseBundle, CauseWorker:
 		return true
 	}
 	return false
@@ -238,6 +247,22 @@ func (s Spec) Timeout() time.Duration { return seconds(s.TimeoutSeconds) }
 
 // QueueTimeout is the bound on the wait for the first start, or 0 for none.
 func (s Spec) QueueTimeout() time.Duration { return seconds(s.QueueTimeoutSeconds) }
+
+// Keep is the word of [Spec.OnDisconnect] for an attempt that goes on until its worker is back.
+const Keep = "keep"
+
+// Outlasts is for how long an attempt goes on while its worker is cut off from the mesh:
+// 0 for no longer than the worker's lease, a negative number for ever.
+func (s Spec) Outlasts() time.Duration {
+	if s.OnDisconnect == Keep {
+		return -1
+	}
+	d, err := time.ParseDuration(s.OnDisconnect)
+	if err != nil {
+		return 0
+	}
+	return max(d, 0)
+}
 
 // OwnRetries is how often the task is run again after failing by its own fault.
 func (s Spec) OwnRetries() int {

@@ -197,7 +197,8 @@ type Advert struct {
 // Feature is the feature level of this build: the newest commands it knows.
 // Nodes advert theirs, so that a command of a later level can be held back until
 // every replica knows it. Level 2 brought [RecordTests], [RecordBench], [PutSecret]
-// and [DropSecret], level 3 [HoldWorker], [RaiseLevel] and [ReportState]; all before them are of level 1. See [LevelOf].
+// and [DropSecret], level 3 [HoldWorker], [RaiseLevel], [ReportState], [Spec.OnDisconnect] and leases of
+// workers; all before them are of level 1. See [LevelOf].
 const Feature = 3
 
 // Member is a node that belongs to the mesh, or did until it was banned.

@@ -52,6 +52,8 @@ type TaskDetail struct {
 	Retry               *labmesh.RetryPolicy `json:"retry_policy,omitempty"`
 	IdempotencyKey      string               `json:"idempotency_key,omitempty"`
 	DependsOn           []labmesh.TaskID     `json:"depends_on,omitempty"`
+	OnDisconnect        string               `json:"on_disconnect,omitempty"`
+	UnknownSince        Time                 `json:"unknown_since"` // since when its worker, which may still run it, is not heard of
 	SubmittedBy         Text                 `json:"submitted_by"`
 	NotBefore           Time                 `json:"not_before"` // when a waiting retry may be placed
 	Index               uint64               `json:"log_index"`  // log index that last changed the task

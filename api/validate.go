@@ -4,6 +4,7 @@ import (
 	"math"
 	"slices"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"labmesh"
@@ -126,6 +127,8 @@ func validateNumbers(s *labmesh.Spec) *labmesh.Error {
 		return refuse("queue_timeout_seconds", "%g is not in 0 to %d", s.QueueTimeoutSeconds, TimeoutSecsMax)
 	case s.MaxAttempts < 0 || s.MaxAttempts > AttemptsMax:
 		return refuse("max_attempts", "%d is not in 0 to %d", s.MaxAttempts, AttemptsMax)
+	case !validDisconnect(s.OnDisconnect):
+		return refuse("on_disconnect", "%.40q is not stop, keep, or a duration of %s to %s such as 10m", s.OnDisconnect, OutlastMin, OutlastMax)
 	case s.Retry == nil:
 		return nil
 	case s.Retry.MaxRetries < 0 || s.Retry.MaxRetries > RetriesMax:
@@ -134,6 +137,23 @@ func validateNumbers(s *labmesh.Spec) *labmesh.Error {
 		return refuse("retry_policy.backoff_seconds", "%g is not in 0 to %g", s.Retry.BackoffSeconds, labmesh.BackoffMax.Seconds())
 	}
 	return nil
+}
+
+// Bounds on on_disconnect. Less than OutlastMin would hardly be more than a worker's lease.
+const (
+	OutlastMin = 10 * time.Second
+	OutlastMax = 30 * 24 * time.Hour
+)
+
+// DisconnectStop is the word of on_disconnect for what it is by default; in the log that is "".
+const DisconnectStop = "stop"
+
+func validDisconnect(s string) bool {
+	if s == "" || s == DisconnectStop || s == labmesh.Keep {
+		return true
+	}
+	d, err := time.ParseDuration(s)
+	return err == nil && d >= OutlastMin && d <= OutlastMax
 }
 
 func validatePairs(field string, m map[string]string) *labmesh.Error {

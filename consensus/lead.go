@@ -156,6 +156,16 @@ func (r *Replica) lead(ctx context.Context, t *tenure, work func(context.Context
 	}
 }
 
+// Leads is nil when this replica led at some time after the call began: a majority of the voters
+// has said so in answer to messages that were at most rpcTimeout old. It writes nothing.
+func (r *Replica) Leads(ctx context.Context) error {
+	node := r.node.Load()
+	if node == nil {
+		return labmesh.Refuse(labmesh.Unavailable, "this replica is not running")
+	}
+	return r.await(ctx, "ask the voters who leads", node.VerifyLeader())
+}
+
 // Barrier returns once this replica, which must lead, has applied everything
 // that was committed before the call.
 func (r *Replica) Barrier(ctx context.Context) error {

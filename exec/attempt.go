@@ -153,6 +153,7 @@ func (w *Worker) reportStart(a Attempt) {
 func (w *Worker) end(k key, r *run, o labmesh.Outcome, why error) {
 	w.mu.Lock()
 	w.used -= r.slots
+	w.live--
 	w.early = slices.DeleteFunc(w.early, func(e *run) bool { return e == r })
 	if errors.Is(why, ErrSuperseded) {
 		r.state = declined

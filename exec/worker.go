@@ -39,8 +39,11 @@ type Config struct {
 	Files  Files // nil where there are no bundles, and nothing that attempts leave is kept
 	// Secrets is the value of a secret of the mesh, asked for when an attempt starts that wants it. nil knows none.
 	Secrets func(name string) (value string, ok bool)
-	Logger  *slog.Logger
-	Keep    Keep // which ended attempts stay on disk; the zero value means [DefaultKeep]
+	// Lease is asked before an attempt is begun. nil means that the worker need not fear to be cut off.
+	Lease     Lease
+	LeaseTime time.Duration // how long a silence it bears
+	Logger    *slog.Logger
+	Keep      Keep // which ended attempts stay on disk; the zero value means [DefaultKeep]
 	// Printed is told of each attempt that prints something, once, when it first
 	// does. It must not block. nil means nobody is.
 	Printed func(task labmesh.TaskID, attempt int, o *output.Output)
@@ -58,14 +61,16 @@ type Worker struct {
 	journal *journal
 	freed   chan struct{} // has one in it when a slot may have come free
 
-	mu     sync.Mutex
-	have   map[key]*run
-	states map[key]state            // of have, for reconcile
-	used   int                      // slots taken by live attempts
-	early  []*run                   // live attempts that wait for a slot, in order
-	more   bool                     // attempts are held that wait for a slot
-	left   map[string]time.Duration // by name, attempts of an earlier life until the first look at the desk
-	drops  []string                 // those that could not be taken up
+	mu      sync.Mutex
+	have    map[key]*run
+	states  map[key]state            // of have, for reconcile
+	used    int                      // slots taken by live attempts
+	live    int                      // attempts that are live
+	waiting bool                     // something could begin if the lease held
+	early   []*run                   // live attempts that wait for a slot, in order
+	more    bool                     // attempts are held that wait for a slot
+	left    map[string]time.Duration // by name, attempts of an earlier life until the first look at the desk
+	drops   []string                 // those that could not be taken up
 
 	dropping sync.WaitGroup
 	detached atomic.Bool
@@ -78,6 +83,9 @@ type run struct {
 	slots  int
 	stop   context.CancelCauseFunc
 	output *output.Output
+
+	outlasts time.Duration // how long it goes on without word from the mesh
+	cut      bool          // that has passed
 
 	began   time.Time
 	early   earlyRun      // how it begins before it has a slot; nil if it does not
@@ -230,6 +238,12 @@ func (w *Worker) step(work context.Context, held []*labmesh.Task) (start []begun
 	for _, t := range p.orphaned {
 		w.reportOrphan(t)
 	}
+	w.waiting = false
+	if (len(p.start) > 0 || len(w.early) > 0) && !w.inTouch() {
+		w.waiting = true
+		w.cfg.Lease.Wanted()
+		return start
+	}
 	w.grant()
 	w.more = len(w.early) > 0
 	for _, t := range p.start {
@@ -254,10 +268,19 @@ func (w *Worker) slotsOf(t *labmesh.Task) int {
 // admit makes an attempt a live one. The caller holds mu.
 func (w *Worker) admit(work context.Context, t *labmesh.Task, o *output.Output) begun {
 	actx, stop := context.WithCancelCause(work)
-	r := &run{kind: t.Spec.Kind, state: live, slots: w.slotsOf(t), stop: stop, output: w.watched(keyOf(t), o)}
+	r := &run{kind: t.Spec.Kind, state: live, slots: w.slotsOf(t), outlasts: w.outlasts(t), stop: stop, output: w.watched(keyOf(t), o)}
 	w.have[keyOf(t)] = r
+	w.begins()
 	w.used += r.slots
 	return begun{actx, *t, r}
+}
+
+// begins counts an attempt that becomes live, for which the lease must hold. The caller holds mu.
+func (w *Worker) begins() {
+	w.live++
+	if w.live == 1 && w.cfg.Lease != nil {
+		w.cfg.Lease.Wanted()
+	}
 }
 
 // watched is o, of which [Config.Printed] is told.

@@ -79,7 +79,8 @@ type Parts struct {
 	Runners      map[labmesh.Kind]exec.Runner
 	Capabilities *labmesh.Capabilities
 	NoHTTP       bool
-	NoDiscovery  bool // neither mDNS nor DHT
+	NoDiscovery  bool                 // neither mDNS nor DHT
+	Uptime       func() time.Duration // of the machine, with the time that it slept
 	// CalibrateEvery is how often the machine is measured, where it is; 0 means each day.
 	CalibrateEvery time.Duration
 	SumEvery       uint64 // entries between two comparisons of the replicas' states; 0 means consensus's own number

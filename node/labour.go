@@ -28,6 +28,7 @@ import (
 // labour is the worker of this node: what it can do, its desk, and the mesh's
 // word that it is registered.
 type labour struct {
+	tether     *tether
 	desk       *desk
 	worker     *exec.Worker
 	processes  *process.Host                              // nil with runners from elsewhere
@@ -49,8 +50,8 @@ type labour struct {
 	self labmesh.Worker // its capabilities may change
 }
 
-func openLabour(ctx context.Context, cfg Config, processes *process.Host, machine *quiet.Machine, host *mesh.Host, r *consensus.Replica, printed printed, f *files) (*labour, error) {
-	l := &labour{processes: processes, machine: machine, tell: host.AdvertNow, replica: r, logger: cfg.Logger, sampler: probe.NewSampler(cfg.DataDir), registered: make(chan struct{}), recheck: make(chan struct{}, 1)}
+func openLabour(ctx context.Context, cfg Config, processes *process.Host, machine *quiet.Machine, host *mesh.Host, r *consensus.Replica, printed printed, f *files, t *tether) (*labour, error) {
+	l := &labour{tether: t, processes: processes, machine: machine, tell: host.AdvertNow, replica: r, logger: cfg.Logger, sampler: probe.NewSampler(cfg.DataDir), registered: make(chan struct{}), recheck: make(chan struct{}, 1)}
 	if cfg.Parts.Runners == nil {
 		l.finder = newFinder(cfg)
 	}
@@ -67,14 +68,14 @@ func openLabour(ctx context.Context, cfg Config, processes *process.Host, machin
 	if id == "" {
 		id = labmesh.WorkerID("w-" + string(node[max(0, len(node)-8):]))
 	}
-	l.desk = &desk{worker: id, replica: r}
+	l.desk, t.worker = &desk{worker: id, replica: r}, id
 	var programs exec.Programs
 	if l.processes != nil {
 		programs = l.processes
 	}
 	if l.worker, err = exec.Open(ctx, exec.Config{
 		Worker: id, Dir: filepath.Join(cfg.DataDir, attemptsDir), Slots: cfg.Slots, Desk: l.desk, Runners: runners, Files: f, Secrets: l.secret, Logger: cfg.Logger,
-		Printed: printed, Programs: programs, Detach: cfg.KeepOnStop, Held: machine.Held,
+		Printed: printed, Programs: programs, Detach: cfg.KeepOnStop, Held: machine.Held, Lease: t, LeaseTime: scheduler.Lease,
 	}); err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
@@ -147,6 +148,7 @@ func (l *labour) run(ctx context.Context) error {
 	})()
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return l.worker.Run(ctx) })
+	g.Go(func() error { return l.tether.run(ctx, l.worker) })
 	g.Go(func() error { return l.stayRegistered(ctx) })
 	g.Go(func() error { return l.tellAccepts(ctx) })
 	g.Go(func() error { l.warm(ctx); return nil })
@@ -166,7 +168,7 @@ func (l *labour) leave() {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), leaveWait)
 	defer cancel()
-	if _, err := l.replica.Propose(ctx, labmesh.LoseWorker{ID: l.self.ID, Reason: "its node was stopped"}); err != nil {
+	if _, err := l.replica.Propose(ctx, labmesh.LoseWorker{ID: l.self.ID, Reason: "its node was stopped", Stopped: true}); err != nil {
 		l.logger.DebugContext(ctx, "the mesh was not told that this worker goes", "err", err)
 	}
 }

@@ -22,7 +22,10 @@ const (
 // to hand over: all of it follows from the view.
 func (n *Node) lead(ctx context.Context) error {
 	return n.replica.WhileLeader(ctx, func(ctx context.Context) error {
-		l := &leader{replica: n.replica, host: n.host, cfg: n.cfg, led: n.replica.Now(), since: map[labmesh.NodeID]time.Time{}}
+		leases := newLeases(n.replica)
+		n.leases.Store(leases)
+		defer n.leases.CompareAndSwap(leases, nil)
+		l := &leader{leases: leases, replica: n.replica, host: n.host, cfg: n.cfg, led: n.replica.Now(), since: map[labmesh.NodeID]time.Time{}}
 		g, ctx := errgroup.WithContext(ctx)
 		g.Go(func() error { return l.place(ctx) })
 		g.Go(func() error { return l.tend(ctx) })
@@ -33,6 +36,7 @@ func (n *Node) lead(ctx context.Context) error {
 
 // leader is one stretch of leadership.
 type leader struct {
+	leases  *leases
 	replica *consensus.Replica
 	host    *mesh.Host
 	cfg     Config
@@ -40,13 +44,16 @@ type leader struct {
 	since   map[labmesh.NodeID]time.Time // since when each node has been heard without a gap
 }
 
+// leasesLevel is the feature level of builds whose workers renew leases.
+const leasesLevel = 3
+
 // input is all that the scheduler decides by.
 func (l *leader) input() scheduler.Input {
 	now, here := l.replica.Now(), time.Now()
-	in := scheduler.Input{View: l.replica.View(), Now: now, Led: l.led, Heard: map[labmesh.WorkerID]scheduler.Heard{}}
+	in := scheduler.Input{View: l.replica.View(), Now: now, Led: l.led, Renewed: l.leases.seen(), Heard: map[labmesh.WorkerID]scheduler.Heard{}}
 	for _, h := range l.host.Heard() {
 		if w := h.Advert.Worker; w != "" {
-			in.Heard[w] = scheduler.Heard{Expires: now.Add(h.Expires.Sub(here)), Accepts: h.Advert.Accepts}
+			in.Heard[w] = scheduler.Heard{Expires: now.Add(h.Expires.Sub(here)), Accepts: h.Advert.Accepts, Renews: h.Advert.Feature >= leasesLevel}
 		}
 	}
 	return in
@@ -56,7 +63,12 @@ func (l *leader) input() scheduler.Input {
 func (l *leader) place(ctx context.Context) error {
 	for ctx.Err() == nil {
 		changed, heard := l.replica.Changed(), l.host.Changed()
-		if plan := scheduler.Plan(l.input()); len(plan) > 0 {
+		in := l.input()
+		plan := scheduler.Quarantine(in)
+		if len(plan) == 0 {
+			plan = scheduler.Plan(in)
+		}
+		if len(plan) > 0 {
 			if err := l.propose(ctx, plan); err != nil {
 				return err
 			}

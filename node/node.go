@@ -29,6 +29,7 @@ const (
 	ledgerProtocol  = "/labmesh/ledger/1"
 	contentProtocol = "/labmesh/content/1"
 	clockProtocol   = "/labmesh/clock/1"
+	leaseProtocol   = "/labmesh/lease/1"
 )
 
 // Limits of a node's start and stop.
@@ -52,6 +53,7 @@ type Node struct {
 	processes *process.Host          // nil on a node that runs no programs
 	machine   *quiet.Machine         // nil likewise
 	labour    atomic.Pointer[labour] // nil on a node that takes no work; the host asks for it before Open is done
+	leases    atomic.Pointer[leases] // of this leadership; nil while this node does not lead
 	service   *service
 	listener  net.Listener
 	ready     chan struct{}
@@ -104,7 +106,7 @@ func Open(ctx context.Context, cfg Config) (_ *Node, err error) {
 		return nil, err
 	}
 	if !cfg.NoWork {
-		l, err := openLabour(ctx, cfg, n.processes, n.machine, n.host, n.replica, n.copies.sender.Watch, n.files)
+		l, err := openLabour(ctx, cfg, n.processes, n.machine, n.host, n.replica, n.copies.sender.Watch, n.files, newTether(n))
 		if err != nil {
 			return nil, err
 		}
@@ -180,7 +182,7 @@ func (n *Node) openHost(ctx context.Context, id labmesh.MeshID) (err error) {
 // Run takes part in the mesh until ctx ends. Then it stops taking requests,
 // ends its attempts and says so, passes leadership on, and leaves.
 func (n *Node) Run(ctx context.Context) error {
-	infra := level{n.host.Run, n.ledger.run, n.serveLogs, n.serveLedger, n.serveClock, n.copies.serve}
+	infra := level{n.host.Run, n.ledger.run, n.serveLogs, n.serveLedger, n.serveClock, n.serveLeases, n.copies.serve}
 	last := level{n.copies.sender.Run, n.files.run} // words of attempts, which may be those of their end, and their files
 	log := level{n.replica.Run}
 	way := level{n.handOver}

@@ -9,6 +9,7 @@ import (
 	"github.com/google/uuid"
 
 	"labmesh"
+	"labmesh/api"
 	"labmesh/bench"
 	"labmesh/node/httpapi"
 	"labmesh/state"
@@ -56,6 +57,9 @@ func (s *service) Submit(ctx context.Context, by string, specs []labmesh.Spec) (
 			id = labmesh.TaskID(newID())
 		}
 		bench.Place(&spec)
+		if spec.OnDisconnect == api.DisconnectStop {
+			spec.OnDisconnect = ""
+		}
 		cmds, at = append(cmds, labmesh.SubmitTask{ID: id, Spec: spec, By: by}), append(at, i)
 	}
 	if len(cmds) == 0 {
@@ -181,12 +185,20 @@ func (s *service) Why(ctx context.Context, id labmesh.TaskID) (httpapi.Why, erro
 	case labmesh.Pending:
 		s.whyPending(&t, &why)
 	case labmesh.Assigned:
+		if !t.Unknown.IsZero() {
+			why.Summary = whyUnknown(&t)
+			break
+		}
 		if t.Ahead {
 			why.Summary = fmt.Sprintf("it waits on worker %s for a slot, behind other short tasks", t.Worker)
 			break
 		}
 		why.Summary = fmt.Sprintf("it was given to worker %s, which has not said yet that it started it", t.Worker)
 	case labmesh.Running:
+		if !t.Unknown.IsZero() {
+			why.Summary = whyUnknown(&t)
+			break
+		}
 		why.Summary = fmt.Sprintf("attempt %d runs on worker %s since %s", t.Attempt, t.Worker, t.Started.Format("15:04:05 MST"))
 	case labmesh.Cancelling:
 		why.Summary = fmt.Sprintf("worker %s is stopping it: %s", t.Worker, t.Error)
@@ -196,6 +208,16 @@ func (s *service) Why(ctx context.Context, id labmesh.TaskID) (httpapi.Why, erro
 		why.Summary = fmt.Sprintf("%s (%s): %s", t.Phase, t.Cause, t.Error)
 	}
 	return why, nil
+}
+
+// whyUnknown is said of a task that stays with a worker that is not heard of.
+func whyUnknown(t *labmesh.Task) string {
+	until := "until that is back, or somebody cancels the task"
+	if t.Spec.Outlasts() > 0 {
+		until = "for " + t.Spec.OnDisconnect + ", and goes elsewhere if that is not back by then"
+	}
+	return fmt.Sprintf("nobody can say whether attempt %d still runs: worker %s is not heard of since %s. With on_disconnect %s the task stays with it %s",
+		t.Attempt, t.Worker, t.Unknown.Format("15:04:05 MST"), t.Spec.OnDisconnect, until)
 }
 
 // whyAheadMax bounds how far a queue is counted.

@@ -25,6 +25,9 @@ type Input struct {
 	// placed on a worker that is not in it, unless it registered just now.
 	Heard map[labmesh.WorkerID]Heard
 
+	// Renewed is when each worker last renewed its lease with this leader. Workers that hold nothing do not.
+	Renewed map[labmesh.WorkerID]time.Time
+
 	// Led is when this leadership began. Silence before it proves nothing.
 	Led time.Time
 }
@@ -33,6 +36,7 @@ type Input struct {
 type Heard struct {
 	Expires time.Time // when its lease runs out, on the leader's clock
 	Accepts bool      // whether it takes new work
+	Renews  bool      // whether it renews a lease while it holds attempts: then its adverts alone do not count
 }
 
 // Plan places pending tasks on free workers: the highest priority first, then
@@ -84,6 +88,7 @@ type bay struct {
 	w           *labmesh.Worker
 	slots, gpus int // free
 	reserved    bool
+	once        bool    // it takes one task and no more
 	speed       float64 // of one processor, against others
 }
 
@@ -108,7 +113,13 @@ func (p *planner) gather() {
 			continue
 		}
 		u := p.in.View.Used(w.ID)
-		p.bays = append(p.bays, newBay(w, w.Slots-u.Slots-u.Ahead, w.Capabilities.GPUCount()-u.GPUs))
+		burns, _ := p.in.View.Burns(w.ID)
+		if burns > 0 && u.Tasks > 0 {
+			continue // one at a time, until one has done well
+		}
+		b := newBay(w, w.Slots-u.Slots-u.Ahead, w.Capabilities.GPUCount()-u.GPUs)
+		b.once = burns > 0
+		p.bays = append(p.bays, b)
 	}
 }
 
@@ -194,6 +205,7 @@ func (p *planner) place(l *lane, b *bay) {
 	t := l.head()
 	b.slots -= l.class.Needs.Slots(b.w.Slots)
 	b.gpus -= l.class.Needs.GPUs
+	b.reserved = b.reserved || b.once
 	p.out = append(p.out, labmesh.PlaceTask{ID: t.ID, Attempt: t.Attempt + 1, Worker: b.w.ID, Ahead: p.ahead})
 	if !p.ahead {
 		if p.done == nil {

@@ -16,6 +16,7 @@ const (
 	TimeoutGrace = 30 * time.Second // past the task's own timeout
 	CancelGrace  = 60 * time.Second // from cancelling to the end
 	AheadTimeout = time.Second      // from placing ahead to starting, before it goes elsewhere
+	UnknownGrace = 2 * time.Second  // past the time that a task may go on without the mesh
 )
 
 // Placing ahead of a free slot.
@@ -37,7 +38,7 @@ func aheadRoom(w *labmesh.Worker, tempo time.Duration) int {
 // that need one slot and nothing else, and that may be started again.
 func MayGoAhead(t *labmesh.Task) bool {
 	r := &t.Spec.Requirements
-	return r.Slots(1) == 1 && r.GPUs == 0 && !r.Exclusive && t.Spec.MaxAttempts == 0
+	return r.Slots(1) == 1 && r.GPUs == 0 && !r.Exclusive && t.Spec.MaxAttempts == 0 && t.Spec.OnDisconnect == ""
 }
 
 // waiting is the place of a pending task in the queue of its class.
@@ -200,38 +201,47 @@ func (x *change) timed(id labmesh.WorkerID, took time.Duration) {
 
 // deadline is when someone must give up on a task as it stands; zero for never.
 func deadline(t *labmesh.Task) time.Time {
+	at, _ := due(t)
+	return at
+}
+
+// Overdue is the cause for which a task is given up when its deadline passes.
+func Overdue(t *labmesh.Task) labmesh.Cause {
+	_, cause := due(t)
+	return cause
+}
+
+// due is when a task as it stands is given up, and for which cause.
+func due(t *labmesh.Task) (at time.Time, cause labmesh.Cause) {
 	switch t.Phase {
 	case labmesh.Pending:
 		if q := t.Spec.QueueTimeout(); q > 0 && t.Started.IsZero() {
-			return t.Created.Add(q)
+			at = t.Created.Add(q)
 		}
+		return at, labmesh.CauseQueue
+	case labmesh.Cancelling:
+		return t.Cancelled.Add(CancelGrace), labmesh.CauseCancelled
 	case labmesh.Assigned:
-		if t.Ahead {
-			return t.Assigned.Add(AheadTimeout)
+		cause = labmesh.CauseOffer
+		switch {
+		case !t.Unknown.IsZero(): // it may have been started all the same
+		case t.Ahead:
+			at = t.Assigned.Add(AheadTimeout)
+		default:
+			at = t.Assigned.Add(OfferTimeout)
 		}
-		return t.Assigned.Add(OfferTimeout)
 	case labmesh.Running:
+		cause = labmesh.CauseTimeout
 		if d := t.Spec.Timeout(); d > 0 {
-			return t.Started.Add(d + TimeoutGrace)
+			at = t.Started.Add(d + TimeoutGrace)
 		}
-	case labmesh.Cancelling:
-		return t.Cancelled.Add(CancelGrace)
 	}
-	return time.Time{}
-}
-
-// Overdue is the cause for which a task is given up when its deadline passes
-// in phase p.
-func Overdue(p labmesh.Phase) labmesh.Cause {
-	switch p {
-	case labmesh.Pending:
-		return labmesh.CauseQueue
-	case labmesh.Assigned:
-		return labmesh.CauseOffer
-	case labmesh.Cancelling:
-		return labmesh.CauseCancelled
+	if d := t.Spec.Outlasts(); d > 0 && !t.Unknown.IsZero() {
+		if last := t.Unknown.Add(d + UnknownGrace); at.IsZero() || last.Before(at) {
+			return last, labmesh.CauseWorkerLost
+		}
 	}
-	return labmesh.CauseTimeout
+	return at, cause
 }
 
 // classOf names the class of tasks that need the same as s.

@@ -90,7 +90,7 @@ func (x *change) banMember(cmd labmesh.BanMember) *labmesh.Error {
 		}
 	}
 	for _, id := range lost {
-		if refused := x.loseWorker(labmesh.LoseWorker{ID: id, Reason: "its node was banned"}); refused != nil {
+		if refused := x.loseWorker(labmesh.LoseWorker{ID: id, Reason: "its node was banned", Stopped: true}); refused != nil {
 			return refused
 		}
 	}

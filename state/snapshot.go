@@ -29,7 +29,8 @@ type header struct {
 
 type record struct {
 	Worker *labmesh.Worker `json:"worker,omitempty"`
-	Tempo  time.Duration   `json:"tempo,omitempty"` // of Worker
+	Tempo  time.Duration   `json:"tempo,omitempty"`  // of Worker
+	Recent []outcome       `json:"recent,omitempty"` // likewise
 	Member *labmesh.Member `json:"member,omitempty"`
 	Invite *labmesh.Invite `json:"invite,omitempty"`
 	Key    *labmesh.Key    `json:"key,omitempty"`
@@ -60,7 +61,8 @@ func (v View) Encode(w io.Writer) error {
 	}
 	v.workers.Scan(func(id labmesh.WorkerID, w *labmesh.Worker) bool {
 		tempo, _ := v.tempo.Get(id)
-		return write(record{Worker: w, Tempo: tempo})
+		recent, _ := v.outcomes.Get(id)
+		return write(record{Worker: w, Tempo: tempo, Recent: recent})
 	})
 	v.members.Scan(func(_ labmesh.NodeID, m *labmesh.Member) bool { return write(record{Member: m}) })
 	v.invites.Scan(func(_ string, i *labmesh.Invite) bool { return write(record{Invite: i}) })
@@ -135,6 +137,9 @@ func (x *change) restore(r record) {
 		x.v.workers.Set(r.Worker.ID, r.Worker)
 		if r.Tempo > 0 {
 			x.v.tempo.Set(r.Worker.ID, r.Tempo)
+		}
+		if len(r.Recent) > 0 {
+			x.v.outcomes.Set(r.Worker.ID, r.Recent)
 		}
 	case r.Member != nil:
 		x.v.members.Set(r.Member.Node, r.Member)

@@ -48,6 +48,7 @@ func drawSpec(r *rapid.T) labmesh.Spec {
 	if rapid.IntRange(0, 2).Draw(r, "alone") > 0 {
 		s.DependsOn = nil
 	}
+	s.OnDisconnect = rapid.SampledFrom([]string{"", "", "keep", "30s"}).Draw(r, "disconnect")
 	s.IdempotencyKey = rapid.SampledFrom([]string{"", "", "k1", "k2"}).Draw(r, "key")
 	return s
 }
@@ -78,11 +79,11 @@ func (m *mesh) draw(r *rapid.T) labmesh.Command {
 	case 9:
 		cause := labmesh.CauseTimeout
 		if t, ok := m.c.v.Task(id); ok {
-			cause = Overdue(t.Phase)
+			cause = Overdue(t)
 		}
 		return labmesh.ExpireTask{ID: id, Attempt: attempt, Cause: cause}
 	case 10:
-		return labmesh.LoseWorker{ID: w, Reason: "silent"}
+		return labmesh.LoseWorker{ID: w, Reason: "silent", Stopped: rapid.IntRange(0, 3).Draw(r, "stopped") == 0}
 	case 12:
 		return labmesh.RaiseLevel{Level: rapid.IntRange(-1, labmesh.Feature).Draw(r, "level")}
 	case 11:
@@ -170,6 +171,9 @@ func checkIndexes(r *rapid.T, c *Cluster) {
 	pending, held, delayed, deadlines, edges := 0, 0, 0, 0, 0
 	for t := range v.Tasks(0) {
 		counts[t.Phase]++
+		if !t.Unknown.IsZero() && !t.Phase.Held() {
+			r.Fatalf("%s is %s, and it is unknown whether it runs", t.ID, t.Phase)
+		}
 		if !deadline(t).IsZero() && !t.Phase.Final() {
 			deadlines++
 		}
@@ -228,8 +232,11 @@ func checkIndexes(r *rapid.T, c *Cluster) {
 		if u != used[w.ID] || u.Slots > w.Slots {
 			r.Fatalf("worker %s of %d slots: used %+v, its tasks say %+v", w.ID, w.Slots, u, used[w.ID])
 		}
-		if w.Status == labmesh.WorkerOffline && u.Tasks > 0 {
-			r.Fatalf("worker %s is offline and holds %d tasks", w.ID, u.Tasks)
+		for t := range v.Held(w.ID) {
+			offline := w.Status == labmesh.WorkerOffline
+			if offline == t.Unknown.IsZero() || offline && t.Spec.Outlasts() == 0 {
+				r.Fatalf("worker %s is %s and holds %s, unknown since %v, with on_disconnect %q", w.ID, w.Status, t.ID, t.Unknown, t.Spec.OnDisconnect)
+			}
 		}
 		if _, free := v.free.Get(w.ID); free != (w.Status == labmesh.WorkerActive && u.Slots+u.Ahead < w.Slots) {
 			r.Fatalf("worker %s: free is %v", w.ID, free)

@@ -160,9 +160,11 @@ func (x *change) finish(cmd labmesh.FinishTask) *labmesh.Error {
 		}
 		old, _ = x.v.Task(cmd.ID)
 	}
+	x.witness(cmd.Worker, old, o)
 	t := *old
 	signal := labmesh.Complete
 	if !o.OK {
+		o = x.acquit(cmd.Worker, o)
 		signal = x.blame(&t, o.Cause)
 	}
 	if refused := step(&t, signal); refused != nil {
@@ -176,10 +178,25 @@ func (x *change) finish(cmd labmesh.FinishTask) *labmesh.Error {
 		x.endAttempt(&t, attemptStatus(&t, o.Cause), o)
 	}
 	x.settle(old, &t)
-	if !o.Cause.Infra() {
+	if !o.Cause.Infra() && (o.OK || !x.burnt(cmd.Worker)) {
 		x.timed(cmd.Worker, max(time.Duration(o.Seconds*float64(time.Second)), 1))
 	}
 	return nil
+}
+
+// acquit turns a failure at once into one of the worker, where that fails what others do not.
+func (x *change) acquit(id labmesh.WorkerID, o labmesh.Outcome) labmesh.Outcome {
+	if o.Seconds > burnWithin || o.Cause.Infra() || !burns(o.Cause) || x.v.Level() < bearingLevel {
+		return o
+	}
+	w, ok := x.v.workers.Get(id)
+	quarantined := ok && w.Hold == labmesh.WorkerQuarantined
+	if n, _ := x.v.Burns(id); n < BurnsMax && !quarantined {
+		return o
+	}
+	o.Error = "worker " + string(id) + " fails what others do not (" + string(o.Cause) + ": " + o.Error + ")"
+	o.Cause = labmesh.CauseWorker
+	return o
 }
 
 // onlyWaited reports whether an attempt that was given up was never started: it
@@ -239,6 +256,7 @@ func (x *change) endAttempt(t *labmesh.Task, status string, o labmesh.Outcome) {
 
 // settle publishes a task whose attempt ended, in its final phase or back in the queue.
 func (x *change) settle(old, t *labmesh.Task) {
+	t.Unknown = time.Time{}
 	if t.Phase.Final() {
 		t.Ended, t.Ahead, t.Waits = x.at, false, 0
 		x.put(old, t)
@@ -293,7 +311,7 @@ func (x *change) expire(cmd labmesh.ExpireTask) *labmesh.Error {
 		return refused
 	}
 	d := deadline(old)
-	if old.Attempt != cmd.Attempt || cmd.Cause != Overdue(old.Phase) || d.IsZero() || d.After(x.at) {
+	if old.Attempt != cmd.Attempt || cmd.Cause != Overdue(old) || d.IsZero() || d.After(x.at) {
 		return labmesh.Refuse(labmesh.Conflict, "expire %s: its deadline has not passed", cmd.ID)
 	}
 	t, signal := *old, labmesh.Expire
@@ -316,6 +334,9 @@ func (x *change) expire(cmd labmesh.ExpireTask) *labmesh.Error {
 }
 
 func expiry(t *labmesh.Task) string {
+	if Overdue(t) == labmesh.CauseWorkerLost {
+		return "worker " + string(t.Worker) + " was not heard of for longer than the " + t.Spec.OnDisconnect + " of the task's on_disconnect"
+	}
 	switch t.Phase {
 	case labmesh.Pending:
 		return "it was not started within its queue timeout of " + t.Spec.QueueTimeout().String()

@@ -42,6 +42,8 @@ type View struct {
 	tempo   *btree.Map[labmesh.WorkerID, time.Duration] // what their attempts take lately
 	quick   *btree.Map[labmesh.WorkerID, struct{}]      // active ones that may be given more, ahead of a free slot
 
+	outcomes *btree.Map[labmesh.WorkerID, []outcome] // how their newest attempts ended, oldest first; never written in place
+
 	members *btree.Map[labmesh.NodeID, *labmesh.Member]
 	invites *btree.Map[string, *labmesh.Invite]
 	apiKeys *btree.Map[string, *labmesh.Key]
@@ -86,6 +88,7 @@ func emptyView() View {
 		free:      new(btree.Map[labmesh.WorkerID, struct{}]),
 		tempo:     new(btree.Map[labmesh.WorkerID, time.Duration]),
 		quick:     new(btree.Map[labmesh.WorkerID, struct{}]),
+		outcomes:  new(btree.Map[labmesh.WorkerID, []outcome]),
 		members:   new(btree.Map[labmesh.NodeID, *labmesh.Member]),
 		invites:   new(btree.Map[string, *labmesh.Invite]),
 		apiKeys:   new(btree.Map[string, *labmesh.Key]),
@@ -104,7 +107,7 @@ func (v View) copy() View {
 	v.classes, v.queue, v.delayed = v.classes.Copy(), v.queue.Copy(), v.delayed.Copy()
 	v.deadlines, v.held, v.waits = v.deadlines.Copy(), v.held.Copy(), v.waits.Copy()
 	v.workers, v.used, v.free = v.workers.Copy(), v.used.Copy(), v.free.Copy()
-	v.tempo, v.quick = v.tempo.Copy(), v.quick.Copy()
+	v.tempo, v.quick, v.outcomes = v.tempo.Copy(), v.quick.Copy(), v.outcomes.Copy()
 	v.members, v.invites, v.apiKeys, v.secrets = v.members.Copy(), v.invites.Copy(), v.apiKeys.Copy(), v.secrets.Copy()
 	return v
 }

@@ -2,6 +2,7 @@ package state
 
 import (
 	"reflect"
+	"time"
 
 	"labmesh"
 )
@@ -18,6 +19,9 @@ func (x *change) putWorker(cmd labmesh.PutWorker) *labmesh.Error {
 	if known {
 		if old.Node != w.Node && old.Status != labmesh.WorkerOffline {
 			return labmesh.Refuse(labmesh.Conflict, "put worker %s: node %s has a worker of that name: start this one with another --worker-id", w.ID, old.Node)
+		}
+		if old.Node != w.Node && x.v.Used(w.ID).Tasks > 0 {
+			return labmesh.Refuse(labmesh.Conflict, "put worker %s: it is the worker of node %s, which is not heard of and may still run tasks: cancel them, ban that node, or start this one with another --worker-id", w.ID, old.Node)
 		}
 		w.Registered = old.Registered
 		if w.Hold, w.HoldReason = old.Hold, old.HoldReason; w.Hold != "" {
@@ -36,34 +40,62 @@ func (x *change) putWorker(cmd labmesh.PutWorker) *labmesh.Error {
 	x.v.workers.Set(w.ID, &w)
 	x.reckon(w.ID)
 	x.tell(labmesh.Event{Type: event, Worker: &w, Actor: string(w.Node)})
+	for _, t := range x.heldBy(w.ID) {
+		x.doubt(t, time.Time{})
+	}
 	return nil
 }
 
-// loseWorker ends every attempt that the worker holds. They go on elsewhere;
-// what the worker still says of them is late.
+// loseWorker ends every attempt that the worker holds, but those that may go on
+// without the mesh. They go on elsewhere; what the worker still says of them is late.
 func (x *change) loseWorker(cmd labmesh.LoseWorker) *labmesh.Error {
 	old, ok := x.v.workers.Get(cmd.ID)
 	if !ok {
 		return labmesh.Refuse(labmesh.NotFound, "lose worker: no worker %s", cmd.ID)
 	}
-	if old.Status == labmesh.WorkerOffline {
+	if old.Status == labmesh.WorkerOffline && !cmd.Stopped {
 		return nil // sent twice
 	}
-	w := *old
-	w.Status, w.Reason, w.Changed, w.Index = labmesh.WorkerOffline, cmd.Reason, x.at, x.v.index
-	x.v.workers.Set(w.ID, &w)
-	x.v.tempo.Delete(w.ID) // when it comes back it may be another machine
-	x.reckon(w.ID)
-	x.tell(labmesh.Event{Type: labmesh.WorkerGone, Worker: &w, Detail: cmd.Reason})
-
-	var lost []*labmesh.Task
-	for t := range x.v.Held(w.ID) {
-		lost = append(lost, t)
+	if old.Status != labmesh.WorkerOffline {
+		x.setOffline(old, cmd.Reason)
 	}
-	for _, old := range lost {
-		x.takeBack(old, "worker "+string(w.ID)+" was lost: "+cmd.Reason)
+	for _, t := range x.heldBy(cmd.ID) {
+		if !cmd.Stopped && t.Spec.Outlasts() != 0 {
+			x.doubt(t, x.at)
+			continue
+		}
+		x.takeBack(t, "worker "+string(cmd.ID)+" was lost: "+cmd.Reason)
 	}
 	return nil
+}
+
+func (x *change) setOffline(old *labmesh.Worker, reason string) {
+	w := *old
+	w.Status, w.Reason, w.Changed, w.Index = labmesh.WorkerOffline, reason, x.at, x.v.index
+	x.v.workers.Set(w.ID, &w)
+	x.v.tempo.Delete(w.ID) // when it comes back it may be another machine
+	x.v.outcomes.Delete(w.ID)
+	x.reckon(w.ID)
+	x.tell(labmesh.Event{Type: labmesh.WorkerGone, Worker: &w, Detail: reason})
+}
+
+// heldBy is the tasks that a worker holds, as they are before any of them is changed.
+func (x *change) heldBy(id labmesh.WorkerID) (held []*labmesh.Task) {
+	for t := range x.v.Held(id) {
+		held = append(held, t)
+	}
+	return held
+}
+
+// doubt notes since when it is unknown whether a task still runs, or with a zero
+// time that it is known again.
+func (x *change) doubt(old *labmesh.Task, since time.Time) {
+	if old.Unknown.Equal(since) {
+		return
+	}
+	t := *old
+	t.Unknown = since
+	x.put(old, &t)
 }
 
 // takeBack ends the attempt of a task that its worker will not end.
@@ -95,6 +127,7 @@ func (x *change) holdWorker(cmd labmesh.HoldWorker) *labmesh.Error {
 	w.Hold, w.HoldReason, w.Index = cmd.Status, cmd.Reason, x.v.index
 	if w.Hold == "" {
 		w.HoldReason = ""
+		x.v.outcomes.Delete(w.ID) // somebody has seen to it
 	}
 	if old.Status != labmesh.WorkerOffline {
 		w.Status, w.Reason, w.Changed = w.Hold, w.HoldReason, x.at
@@ -108,14 +141,10 @@ func (x *change) holdWorker(cmd labmesh.HoldWorker) *labmesh.Error {
 	if w.Status == labmesh.WorkerActive {
 		return nil
 	}
-	var ahead []*labmesh.Task
-	for t := range x.v.Held(w.ID) {
+	for _, t := range x.heldBy(w.ID) {
 		if t.Phase == labmesh.Assigned && t.Ahead {
-			ahead = append(ahead, t)
+			x.takeBack(t, "worker "+string(w.ID)+" takes no more work")
 		}
-	}
-	for _, t := range ahead {
-		x.takeBack(t, "worker "+string(w.ID)+" takes no more work")
 	}
 	return nil
 }

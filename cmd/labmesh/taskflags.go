@@ -34,6 +34,7 @@ type taskFlags struct {
 	after        []string
 	bundle       string
 	artifacts    []string
+	disconnect   string
 	tools        []string
 	sandbox      string
 	cpuLimit     float64
@@ -63,6 +64,7 @@ func (f *taskFlags) bind(flags *pflag.FlagSet) {
 	flags.StringVar(&f.worker, "worker", "", "only on the worker with this `ID`")
 	flags.IntVar(&f.retries, "retries", 0, "run it again this often when it fails by its own fault")
 	flags.DurationVar(&f.backoff, "backoff", 0, "wait before the first of these retries; doubled with each")
+	flags.StringVar(&f.disconnect, "on-disconnect", api.DisconnectStop, "when its worker is cut off: `WORD` is stop (and run it elsewhere), keep (it there until the worker is back) or a time to keep it for, e.g. 10m")
 	flags.StringSliceVar(&f.after, "after", nil, "`IDS` of tasks that must have completed before it is started")
 	flags.StringArrayVar(&f.env, "env", nil, "`NAME=VALUE` in its environment, or NAME to pass yours on (repeatable)")
 	flags.StringSliceVar(&f.secrets, "secret", nil, "secrets of the mesh, by `NAME`, in its environment (repeatable)")
@@ -91,6 +93,9 @@ func (f *taskFlags) spec(kind labmesh.Kind, config any, lookup func(string) (str
 			CPUs: f.cpus, GPUs: f.gpus, Exclusive: f.exclusive, WorkerID: labmesh.WorkerID(f.worker),
 			Tools: f.tools, Sandbox: labmesh.Sandbox(f.sandbox),
 		},
+	}
+	if f.disconnect != api.DisconnectStop {
+		s.OnDisconnect = f.disconnect
 	}
 	if s.Limits, err = f.limits(); err != nil {
 		return s, err

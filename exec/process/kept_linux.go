@@ -279,7 +279,7 @@ func (p *program) finishKept(ctx context.Context, c *Command) (Exit, error) {
 	stopped := make(chan struct{})
 	unwatch := context.AfterFunc(ctx, func() {
 		defer close(stopped)
-		p.stop()
+		p.stop(ctx)
 	})
 	var x keeper.Exit
 	select {

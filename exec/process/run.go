@@ -98,7 +98,7 @@ func (h *Host) Run(ctx context.Context, c Command) (Exit, error) {
 	stopped := make(chan struct{})
 	unwatch := context.AfterFunc(ctx, func() {
 		defer close(stopped)
-		p.stop()
+		p.stop(ctx)
 	})
 	state, err := p.await()
 	if !unwatch() {
@@ -279,13 +279,19 @@ func (p *program) read(from *os.File, c *Command, s output.Stream) {
 	}
 }
 
-// stop ends the program because its context has: first in peace.
-func (p *program) stop() {
+// stop ends the program because its context has: first in peace. The cause of that may
+// have a Grace of its own, which is then kept if it is shorter.
+func (p *program) stop(ctx context.Context) {
 	if !p.signalGroup(syscall.SIGTERM) {
 		return
 	}
 	p.signalGroup(syscall.SIGCONT) // one that is stopped could not act on it
-	timer := time.NewTimer(p.grace)
+	grace := p.grace
+	var hurry interface{ Grace() time.Duration }
+	if errors.As(context.Cause(ctx), &hurry) {
+		grace = min(grace, hurry.Grace())
+	}
+	timer := time.NewTimer(grace)
 	defer timer.Stop()
 	select {
 	case <-p.exited:

@@ -31,7 +31,7 @@ func taskDetail(t *labmesh.Task) api.TaskDetail {
 		TimeoutSeconds: t.Spec.TimeoutSeconds, QueueTimeoutSeconds: t.Spec.QueueTimeoutSeconds,
 		Bundle: t.Spec.Bundle, Artifacts: t.Spec.Artifacts, Limits: t.Spec.Limits, Outputs: t.Outputs,
 		MaxAttempts: t.Spec.MaxAttempts, Retry: t.Spec.Retry, IdempotencyKey: t.Spec.IdempotencyKey,
-		DependsOn:   t.Spec.DependsOn,
+		DependsOn: t.Spec.DependsOn, OnDisconnect: t.Spec.OnDisconnect, UnknownSince: api.Time{Time: t.Unknown},
 		SubmittedBy: api.Text(t.By), NotBefore: api.Time{Time: t.NotBefore}, Index: t.Index,
 	}
 	for i := range t.History {

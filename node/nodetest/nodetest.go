@@ -10,6 +10,7 @@ import (
 	"errors"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -51,6 +52,7 @@ type Node struct {
 	// Feature is the feature level of its build, 0 for that of this one. A change holds from the next Run on.
 	Feature int
 
+	slept  atomic.Int64 // nanoseconds that its machine has slept
 	dir    string
 	log    *consensus.Memory
 	ledger *memory.DB
@@ -133,7 +135,7 @@ func (m *Mesh) Run(t *testing.T, i int) {
 		WorkerID: labmesh.WorkerID("w" + string(rune('0'+i))), Calibrate: m.Calibrate,
 		Parts: node.Parts{
 			Libp2p: m.sim.Stranger(t, i).Libp2p, Backend: n.ledger, Log: n.log, Runners: m.runners, NoHTTP: true, NoDiscovery: true, CalibrateEvery: CalibrateEvery, SumEvery: m.SumEvery,
-			Capabilities: &n.Has, Feature: n.Feature,
+			Capabilities: &n.Has, Feature: n.Feature, Uptime: n.uptime,
 		},
 	}
 	if i > 0 {
@@ -234,6 +236,14 @@ func (m *Mesh) PowerOn(t *testing.T) {
 		starting.Go(func() { m.Run(t, i) })
 	}
 	starting.Wait()
+}
+
+// Sleep has the machine of n wake from a sleep of d. What runs there has slept too, and finds that the others have moved on.
+func (n *Node) Sleep(d time.Duration) { n.slept.Add(int64(d)) }
+
+// uptime is the time in the bubble and what the machine has slept.
+func (n *Node) uptime() time.Duration {
+	return time.Duration(time.Now().UnixNano() + n.slept.Load())
 }
 
 // Ledger is the node's ledger.

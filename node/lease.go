@@ -1,0 +1,345 @@
+package node
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"math"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"labmesh"
+	"labmesh/consensus"
+	"labmesh/exec"
+	"labmesh/mesh"
+)
+
+// How a worker renews its lease. Between two words of its own there is time for several tries.
+const (
+	renewEvery   = 500 * time.Millisecond
+	renewTimeout = time.Second            // for one try
+	renewPause   = 100 * time.Millisecond // after one that came to nothing
+	verifyWithin = 700 * time.Millisecond // for the leader to hear from a majority that it leads: less than renewTimeout
+	fenceEvery   = 250 * time.Millisecond // a machine that slept is found out by then
+	leaseIdle    = time.Minute            // a stream on which nothing is asked is given up
+	leasesServed = 1024                   // streams at once
+)
+
+// renewal is what a worker asks of the leader, one line each.
+type renewal struct {
+	Worker labmesh.WorkerID `json:"worker_id"`
+	N      uint64           `json:"n"`
+}
+
+// renewed is the answer. Without OK the node that was asked does not lead, or cannot know that it does.
+type renewed struct {
+	N  uint64 `json:"n"`
+	OK bool   `json:"ok"`
+}
+
+// leases are the leases of workers, as the leader keeps them during one stretch of leadership.
+type leases struct {
+	replica *consensus.Replica
+
+	mu      sync.Mutex
+	renewed map[labmesh.WorkerID]time.Time // on the leader's clock
+	next    *vote
+	asking  bool
+}
+
+// vote is one question to the voters, for all who came before it was asked.
+type vote struct {
+	over chan struct{}
+	err  error
+}
+
+func newLeases(r *consensus.Replica) *leases {
+	return &leases{replica: r, renewed: map[labmesh.WorkerID]time.Time{}}
+}
+
+// renew notes that a worker was heard, and returns nil once it is known that this node led
+// after it was: then no other leader can have begun to count before.
+func (l *leases) renew(ctx context.Context, w labmesh.WorkerID) error {
+	if err := l.verify(ctx); err != nil {
+		return err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if now := l.replica.Now(); now.After(l.renewed[w]) {
+		l.renewed[w] = now
+	}
+	return nil
+}
+
+// verify asks the voters. Those who call while they are being asked share the next question.
+func (l *leases) verify(ctx context.Context) error {
+	l.mu.Lock()
+	if l.next == nil {
+		l.next = &vote{over: make(chan struct{})}
+	}
+	v := l.next
+	if !l.asking {
+		l.asking = true
+		go l.ask() // ends when nobody waits
+	}
+	l.mu.Unlock()
+	select {
+	case <-v.over:
+		return v.err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+func (l *leases) ask() {
+	for {
+		l.mu.Lock()
+		v := l.next
+		if l.next = nil; v == nil {
+			l.asking = false
+			l.mu.Unlock()
+			return
+		}
+		l.mu.Unlock()
+		ctx, cancel := context.WithTimeout(context.Background(), verifyWithin)
+		v.err = l.replica.Leads(ctx)
+		cancel()
+		close(v.over)
+	}
+}
+
+// seen is when each worker renewed its lease last.
+func (l *leases) seen() map[labmesh.WorkerID]time.Time {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	out := make(map[labmesh.WorkerID]time.Time, len(l.renewed))
+	for w, at := range l.renewed {
+		out[w] = at
+	}
+	return out
+}
+
+// serveLeases answers workers that renew their lease, while this node leads.
+func (n *Node) serveLeases(ctx context.Context) error {
+	return serveStreamsUpTo(ctx, n.host.Streams(leaseProtocol), leasesServed, func(ctx context.Context, conn net.Conn, r renewal) error {
+		in := bufio.NewReaderSize(conn, requestMax)
+		for {
+			ok := false
+			if l := n.leases.Load(); l != nil {
+				vctx, cancel := context.WithTimeout(ctx, verifyWithin)
+				ok = l.renew(vctx, r.Worker) == nil
+				cancel()
+			}
+			if err := answerHead(conn, renewed{N: r.N, OK: ok}); err != nil {
+				return err
+			}
+			_ = conn.SetReadDeadline(time.Now().Add(leaseIdle))
+			line, err := readLine(in)
+			if err != nil {
+				return err
+			}
+			r = renewal{}
+			if err := json.Unmarshal(line, &r); err != nil {
+				return err
+			}
+		}
+	})
+}
+
+// tether is the lease of this node's worker.
+type tether struct {
+	worker  labmesh.WorkerID
+	self    labmesh.NodeID
+	replica *consensus.Replica
+	streams *mesh.Streams
+	leads   *atomic.Pointer[leases]
+	uptime  func() time.Duration // on a clock that nobody sets, and that goes on while the machine sleeps
+	wanted  chan struct{}
+
+	mu    sync.Mutex
+	acked time.Duration // when the newest word was sent that was answered
+	ever  bool          // one was
+
+	// Of the loop that renews alone.
+	conn net.Conn
+	in   *bufio.Reader
+	to   labmesh.NodeID
+	n    uint64
+}
+
+var _ exec.Lease = (*tether)(nil)
+
+func newTether(n *Node) *tether {
+	t := &tether{self: n.host.ID(), replica: n.replica, streams: n.host.Streams(leaseProtocol).CloseOnSilence(), leads: &n.leases, uptime: n.cfg.Parts.Uptime, wanted: make(chan struct{}, 1)}
+	if t.uptime == nil {
+		t.uptime = uptime
+	}
+	t.acked = t.uptime()
+	return t
+}
+
+// Silent is how long ago the newest word was sent that the mesh has answered.
+func (t *tether) Silent() time.Duration {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.ever {
+		return math.MaxInt64
+	}
+	return t.uptime() - t.acked
+}
+
+// Wanted has the lease be renewed.
+func (t *tether) Wanted() {
+	select {
+	case t.wanted <- struct{}{}:
+	default: // it is about to be
+	}
+}
+
+// run renews the lease while w needs it, and stops what w runs when that cannot be done in time.
+func (t *tether) run(ctx context.Context, w *exec.Worker) error {
+	fence := make(chan struct{}, 1)
+	var watching sync.WaitGroup
+	defer watching.Wait()
+	watching.Go(func() { t.watch(ctx, w, fence) })
+	defer t.hangUp()
+	for ctx.Err() == nil {
+		if !w.Engaged() {
+			select {
+			case <-t.wanted:
+			case <-time.After(leaseIdle):
+				t.hangUp()
+				select {
+				case <-t.wanted:
+				case <-ctx.Done():
+				}
+			case <-ctx.Done():
+			}
+		}
+		select {
+		case fence <- struct{}{}:
+		default:
+		}
+		sent, pause := t.uptime(), renewPause
+		if t.renew(ctx) == nil {
+			t.count(w, sent)
+			pause = renewEvery
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+		}
+	}
+	return nil
+}
+
+// count takes the lease for renewed by a word that was sent then.
+func (t *tether) count(w *exec.Worker, sent time.Duration) {
+	t.fence(w) // what had run out by now does not come back
+	t.mu.Lock()
+	t.acked, t.ever = max(t.acked, sent), true
+	t.mu.Unlock()
+	w.InTouch()
+}
+
+// fence stops what must not go on. What an earlier life of the node left has a lease from the start of this one.
+func (t *tether) fence(w *exec.Worker) {
+	t.mu.Lock()
+	silent := t.uptime() - t.acked
+	t.mu.Unlock()
+	w.Fence(silent)
+}
+
+// watch looks, while the worker needs its lease, whether that has run out. It does not wait for answers.
+func (t *tether) watch(ctx context.Context, w *exec.Worker, engaged <-chan struct{}) {
+	tick := time.NewTicker(fenceEvery)
+	defer tick.Stop()
+	for ctx.Err() == nil {
+		if !w.Engaged() {
+			tick.Stop()
+			select {
+			case <-engaged:
+			case <-ctx.Done():
+				return
+			}
+			tick.Reset(fenceEvery)
+		}
+		t.fence(w)
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+		}
+	}
+}
+
+// renew has the leader hear of this worker. nil means that it has, and that it led then.
+func (t *tether) renew(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, renewTimeout)
+	defer cancel()
+	leader, _ := t.replica.Leader()
+	switch leader {
+	case "":
+		return errors.New("no leader is known")
+	case t.self:
+		if l := t.leads.Load(); l != nil {
+			return l.renew(ctx, t.worker)
+		}
+		return errors.New("this node does not lead yet")
+	}
+	if err := t.exchange(ctx, leader); err != nil {
+		t.hangUp()
+		return err
+	}
+	return nil
+}
+
+var errNotRenewed = errors.New("the node asked does not lead, or cannot know that it does")
+
+// exchange sends one word to the leader and reads the answer.
+func (t *tether) exchange(ctx context.Context, leader labmesh.NodeID) error {
+	if t.conn == nil || t.to != leader {
+		t.hangUp()
+		conn, err := t.streams.Dial(ctx, leader)
+		if err != nil {
+			return err
+		}
+		t.conn, t.in, t.to = conn, bufio.NewReaderSize(conn, requestMax), leader
+	}
+	conn := t.conn
+	deadline, _ := ctx.Deadline()
+	if err := conn.SetDeadline(deadline); err != nil {
+		return err
+	}
+	defer context.AfterFunc(ctx, func() { _ = conn.Close() })() // wakes the read
+	t.n++
+	if err := answerHead(t.conn, renewal{Worker: t.worker, N: t.n}); err != nil {
+		return err
+	}
+	for {
+		line, err := readLine(t.in)
+		if err != nil {
+			return err
+		}
+		var r renewed
+		if err := json.Unmarshal(line, &r); err != nil {
+			return err
+		}
+		switch {
+		case r.N != t.n:
+			continue // an answer to an earlier word, which was given up
+		case !r.OK:
+			return errNotRenewed
+		}
+		return nil
+	}
+}
+
+func (t *tether) hangUp() {
+	if t.conn != nil {
+		_ = t.conn.Close()
+		t.conn = nil
+	}
+}
