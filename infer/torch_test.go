@@ -15,7 +15,7 @@ import (
 )
 
 // torchEnv names a Python that has PyTorch.
-const torchEnv = "LABMESH_TEST_TORCH"
+const torchEnv = "LABMESH_BENCH_TORCH"
 
 // TestCPUTimeAgainstTorch gives both runners the same specs in turn.
 func TestCPUTimeAgainstTorch(t *testing.T) {
