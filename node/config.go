@@ -103,7 +103,7 @@ func (c Config) withDefaults() Config {
 		c.DataDir = abs // programs run elsewhere, from files in it
 	}
 	if c.DBPath == "" {
-		c.DBPath = filepath.Join(c.DataDir, "ledger.duckdb")
+		c.DBPath = filepath.Join(c.DataDir, ledgerFile)
 	}
 	if c.Hostname == "" {
 		c.Hostname, _ = os.Hostname() // a node without a name is still a node

@@ -23,6 +23,7 @@ const (
 	runningDir  = "running"
 	mirrorDir   = "mirror"
 	blobsDir    = "blobs"
+	ledgerFile  = "ledger.duckdb"
 )
 
 // formatVersion stamps a data dir. A newer one is not touched. Version 2 keeps what

@@ -32,6 +32,9 @@ func subcommands(a *app) []*cobra.Command {
 		newDrainCommand(a),
 		newUndrainCommand(a),
 		newBanCommand(a),
+		newBackupCommand(a),
+		newRestoreCommand(a),
+		newRecoverCommand(a),
 		newVersionCommand(a),
 		newInternalCommand(a),
 	}

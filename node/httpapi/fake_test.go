@@ -249,6 +249,13 @@ func (f *fake) Register(_ context.Context, w labmesh.Worker) (labmesh.WorkerID, 
 	return w.ID, f.down
 }
 
+func (f *fake) Backup(context.Context) (func(io.Writer) error, error) {
+	if f.down != nil {
+		return nil, f.down
+	}
+	return func(w io.Writer) error { _, err := io.WriteString(w, "backup"); return err }, nil
+}
+
 func (f *fake) HoldWorker(ctx context.Context, id labmesh.WorkerID, status labmesh.WorkerStatus, reason, _ string) error {
 	if _, _, err := f.Worker(ctx, id); err != nil {
 		return err

@@ -65,6 +65,8 @@ func (a *API) meshRoutes() []route {
 				{"last_event_id", "query", "the same, for what cannot set a header", "", nil}}, errors: []int{400, 404, 429, 503}},
 		{method: "POST", path: "/api/invites", role: labmesh.RoleAdmin, serve: a.invite,
 			summary: "Mint an invite to the mesh", in: api.InviteRequest{}, out: api.InviteReply{}, errors: []int{400, 413, 503}},
+		{method: "GET", path: "/api/backup", role: labmesh.RoleAdmin, serve: a.backup, stream: true,
+			summary: "The whole mesh but for files: its state, all rows and its secrets, as labmesh restore takes them", media: api.BackupType, errors: []int{429, 503}},
 		{method: "GET", path: "/api/secrets", role: labmesh.RoleAdmin, serve: a.listSecrets,
 			summary: "List the secrets by name; their values are shown to nobody", out: api.SecretList{}},
 		{method: "PUT", path: "/api/secrets/{name}", role: labmesh.RoleAdmin, serve: a.putSecret,

@@ -138,6 +138,8 @@ type Mesh interface {
 	Ban(ctx context.Context, name, by string) (labmesh.NodeID, error)
 	// Invite mints an invite and returns the string that a newcomer passes to --join.
 	Invite(ctx context.Context, r InviteRequest) (string, error)
+	// Backup readies a backup of the mesh and returns what writes it.
+	Backup(ctx context.Context) (func(io.Writer) error, error)
 	// Events calls send with each event after the given one, in order, until
 	// ctx ends or send fails. Events older than what is remembered are refused
 	// with reason NotFound. send waits for a slow reader, if only for a bounded
