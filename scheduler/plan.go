@@ -113,14 +113,30 @@ func (p *planner) gather() {
 			continue
 		}
 		u := p.in.View.Used(w.ID)
-		burns, _ := p.in.View.Burns(w.ID)
-		if burns > 0 && u.Tasks > 0 {
+		once := p.doubted(w.ID)
+		if once && (u.Tasks > 0 || p.mustWait(w.ID)) {
 			continue // one at a time, until one has done well
 		}
 		b := newBay(w, w.Slots-u.Slots-u.Ahead, w.Capabilities.GPUCount()-u.GPUs)
-		b.once = burns > 0
+		b.once = once
 		p.bays = append(p.bays, b)
 	}
+}
+
+// proofWait is how long a worker that fails at once is given nothing while others have yet to show whether they do too.
+const proofWait = 3 * time.Second
+
+// doubted reports whether what a worker ran lately failed at once, and it is not known to fail elsewhere.
+func (p *planner) doubted(id labmesh.WorkerID) bool {
+	burns, _ := p.in.View.Burns(id)
+	unproven, _ := p.in.View.Unproven(id)
+	return burns+unproven > 0
+}
+
+// mustWait reports whether a worker is given nothing until others have shown how they do.
+func (p *planner) mustWait(id labmesh.WorkerID) bool {
+	n, last := p.in.View.Unproven(id)
+	return n >= state.BurnsMax && p.in.Now.Sub(last) < proofWait
 }
 
 // firstWord is how long a worker that has just registered counts as heard: that
@@ -154,7 +170,7 @@ func (p *planner) gatherAhead() {
 			big = p.bigOnes()
 		}
 		wanted := slices.ContainsFunc(big, func(c *state.Class) bool { return c.Needs.Fits(c.Kind, w) })
-		if p.takes(w) && !wanted && !p.slow(w.ID) {
+		if p.takes(w) && !wanted && !p.slow(w.ID) && !p.doubted(w.ID) {
 			p.bays = append(p.bays, newBay(w, p.in.View.AheadRoom(w), 0))
 		}
 	}

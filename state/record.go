@@ -76,10 +76,18 @@ func (v View) Burns(id labmesh.WorkerID) (n int, why string) {
 	if len(tasks) == 0 {
 		return 0, ""
 	}
-	good, burned := 0, 0
+	good, burned := v.others(id, classes)
+	if good < goodEnough || burned*burnedShare > good+burned {
+		return 0, ""
+	}
+	return len(tasks), fmt.Sprintf("the last %d tasks failed here within a second (%s); of those like them, other workers ran %d of %d well", len(tasks), cause, good, good+burned)
+}
+
+// others is how the newest attempts of tasks of some classes ended on the active workers but one.
+func (v View) others(but labmesh.WorkerID, classes map[string]bool) (good, burned int) {
 	v.outcomes.Scan(func(other labmesh.WorkerID, list []outcome) bool {
 		w, ok := v.workers.Get(other)
-		if other == id || !ok || w.Status != labmesh.WorkerActive {
+		if other == but || !ok || w.Status != labmesh.WorkerActive {
 			return true
 		}
 		for _, e := range list {
@@ -93,8 +101,32 @@ func (v View) Burns(id labmesh.WorkerID) (n int, why string) {
 		}
 		return true
 	})
-	if good < goodEnough || burned*burnedShare > good+burned {
-		return 0, ""
+	return good, burned
+}
+
+// Unproven is how many attempts in a row failed at once on a worker, the last of them when, while nobody can
+// say yet whether tasks of that class do better elsewhere: another active worker fits them, and too few have
+// ended there. 0 where that is known, or cannot come to be.
+func (v View) Unproven(id labmesh.WorkerID) (n int, last time.Time) {
+	own, _ := v.outcomes.Get(id)
+	for i := len(own) - 1; i >= 0 && own[i].Cause != "" && v.now.Sub(own[i].At) < staleAfter; i-- {
+		n++
 	}
-	return len(tasks), fmt.Sprintf("the last %d tasks failed here within a second (%s); of those like them, other workers ran %d of %d well", len(tasks), cause, good, good+burned)
+	if n == 0 {
+		return 0, last
+	}
+	newest := own[len(own)-1]
+	c, waits := v.classes.Get(newest.Class)
+	if good, burned := v.others(id, map[string]bool{newest.Class: true}); !waits || burned > 0 || good >= goodEnough {
+		return 0, last
+	}
+	fits := false
+	v.workers.Scan(func(other labmesh.WorkerID, w *labmesh.Worker) bool {
+		fits = other != id && w.Status == labmesh.WorkerActive && c.Needs.Fits(c.Kind, w)
+		return !fits
+	})
+	if !fits {
+		return 0, last
+	}
+	return n, newest.At
 }
