@@ -240,7 +240,7 @@ func BenchmarkLedgerKilled(b *testing.B) {
 		m, w := mesh(b, lab.Config{Nodes: 3, Slots: 2}), diary(b)
 		old := leader(b, m)
 		victim := m.Followers(old)[0]
-		l := load(b, m.Followers(victim), 8, 0, func() labmesh.Spec { return w.Task(0) })
+		l := load(b, m.Followers(victim), 4, 100*time.Millisecond, func() labmesh.Spec { return w.Task(0) })
 		var starts []time.Duration
 		for range *count["ledgerkills"] {
 			rest(b, time.Duration(chance.Int64N(int64(700*time.Millisecond))))
