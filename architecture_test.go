@@ -63,6 +63,7 @@ var doors = map[string][]string{
 	"labmesh/node":            {"*"},
 	"labmesh/node/httpapi":    {"labmesh", "labmesh/api", "labmesh/bench/plot", "labmesh/bench/report", "labmesh/stats"},
 	"labmesh/node/nodetest":   {"*"},
+	"labmesh/node/simtest":    {"labmesh", "labmesh/exec"},
 	"labmesh/cmd/labmesh":     {"*"},
 	"labmesh/lab":             {"labmesh", "labmesh/api", "labmesh/client"},
 	"labmesh/chaos":           {"labmesh", "labmesh/api", "labmesh/client", "labmesh/lab"},

@@ -39,6 +39,16 @@ func (m *Memory) PowerOff(keep func(n int) int) {
 // PowerOn takes writes again.
 func (m *Memory) PowerOn() { m.disk.set(func() { m.disk.off = false }) }
 
+// Reboot is what was there when the power went, for the next life of the machine:
+// the one before, which may not have ended yet, goes on without power. It takes as long as a sync.
+func (m *Memory) Reboot() *Memory {
+	m.disk.mu.Lock()
+	next := &memoryDisk{entryStore: m.disk.entryStore, sync: m.disk.sync}
+	m.disk.mu.Unlock()
+	time.Sleep(next.sync) // the writes that were under way are over, too
+	return &Memory{log: next, snaps: m.snaps, disk: next}
+}
+
 // errPowerOff is what a write meets that the power cut has overtaken.
 var errPowerOff = errors.New("the power is off")
 

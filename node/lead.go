@@ -25,20 +25,22 @@ func (n *Node) lead(ctx context.Context) error {
 		leases := newLeases(n.replica)
 		n.leases.Store(leases)
 		defer n.leases.CompareAndSwap(leases, nil)
-		l := &leader{leases: leases, replica: n.replica, host: n.host, cfg: n.cfg, led: n.replica.Now(), since: map[labmesh.NodeID]time.Time{}}
-		g, ctx := errgroup.WithContext(ctx)
-		g.Go(func() error { return l.place(ctx) })
-		g.Go(func() error { return l.tend(ctx) })
-		g.Go(func() error { return l.keepReplicas(ctx) })
-		return g.Wait()
+		return newLeader(n.replica, leases, n.host, n.cfg).run(ctx)
 	})
+}
+
+// ears is what a leader hears of the mesh. It is *[mesh.Host].
+type ears interface {
+	ID() labmesh.NodeID
+	Heard() map[labmesh.NodeID]mesh.Heard
+	Changed() <-chan struct{}
 }
 
 // leader is one stretch of leadership.
 type leader struct {
 	leases  *leases
 	replica *consensus.Replica
-	host    *mesh.Host
+	host    ears
 	cfg     Config
 	led     time.Time                    // when it began, on the leader's clock
 	since   map[labmesh.NodeID]time.Time // since when each node has been heard without a gap
@@ -46,6 +48,18 @@ type leader struct {
 
 // leasesLevel is the feature level of builds whose workers renew leases.
 const leasesLevel = 3
+
+func newLeader(r *consensus.Replica, leases *leases, host ears, cfg Config) *leader {
+	return &leader{leases: leases, replica: r, host: host, cfg: cfg, led: r.Now(), since: map[labmesh.NodeID]time.Time{}}
+}
+
+func (l *leader) run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return l.place(ctx) })
+	g.Go(func() error { return l.tend(ctx) })
+	g.Go(func() error { return l.keepReplicas(ctx) })
+	return g.Wait()
+}
 
 // input is all that the scheduler decides by.
 func (l *leader) input() scheduler.Input {

@@ -294,7 +294,7 @@ func (n *Node) announce(ctx context.Context) error {
 // notice its absence first.
 func (n *Node) handOver(ctx context.Context) error {
 	<-ctx.Done()
-	if leader, _ := n.replica.Leader(); leader != n.host.ID() || len(n.replica.Status().Voters) < 2 {
+	if s := n.replica.Status(); s.Role != "leader" || len(s.Voters) < 2 {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), handOverTimeout)
