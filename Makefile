@@ -34,7 +34,11 @@ LDFLAGS := -X main.release=$(VERSION)
 # What `make chaos` does; e.g. CHAOS="-bench LeaderKilled -chaos.kills 300", or CHAOS="-run Whatever -bench XXX -chaos.seed 42".
 CHAOS ?= -bench . -chaos.long
 
-.PHONY: help build fmt vet check needs test test-gpu race fuzz bench bench-engine chaos demo lab clean
+# Seeds that make sim runs, and the first of them.
+SEEDS ?= 2000
+FIRST ?= 1
+
+.PHONY: help build fmt vet check needs test test-gpu race sim fuzz bench bench-engine chaos demo lab clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -66,6 +70,9 @@ test-gpu: build ## what only a machine with an NVIDIA GPU can show, with figures
 race: ## go test -race on every package
 	scripts/gotest -race -count=1 -p $(TEST_PARALLEL) -timeout $(TEST_TIMEOUT) ./...
 
+sim: ## SEEDS (2000) meshes in virtual time through random work and faults (docs/reliability.md)
+	$(GO) test ./node -run 'TestSim$$' -seeds $(SEEDS) -first $(FIRST) -count=1 -timeout 10h
+
 fuzz: ## every fuzz target, each for FUZZTIME (30s)
 	@scripts/each-fuzz $(FUZZTIME)
 
@@ -77,7 +84,7 @@ bench: ## the benchmarks, but for those of make chaos; BENCH=regexp chooses, BEN
 bench-engine: ## the built-in engine against ONNX Runtime (fetched with npm) and PyTorch (if a Python has it)
 	@scripts/bench-engine
 
-chaos: build ## break machines and lines under meshes of real processes, best as root; CHAOS=flags chooses (docs/reliability.md)
+chaos: build sim ## break machines and lines under meshes of real processes, best as root; CHAOS=flags chooses (docs/reliability.md)
 	@scripts/needs
 	LABMESH_BIN=$(abspath $(BIN)) $(GO) test -v -count=1 -benchtime 1x -timeout 10h ./chaos/ $(CHAOS)
 

@@ -19,7 +19,7 @@ type Memory struct {
 
 // NewMemory is an empty Memory.
 func NewMemory() *Memory {
-	d := &memoryDisk{entryStore: raft.NewInmemStore()}
+	d := &memoryDisk{entryStore: raft.NewInmemStore(), writing: make(chan struct{}, 1)}
 	return &Memory{log: d, snaps: raft.NewInmemSnapshotStore(), disk: d}
 }
 
@@ -40,13 +40,13 @@ func (m *Memory) PowerOff(keep func(n int) int) {
 func (m *Memory) PowerOn() { m.disk.set(func() { m.disk.off = false }) }
 
 // Reboot is what was there when the power went, for the next life of the machine:
-// the one before, which may not have ended yet, goes on without power. It takes as long as a sync.
+// the one before, which may not have ended yet, stays without power.
 func (m *Memory) Reboot() *Memory {
+	defer m.disk.turn()() // the write that was under way is over, too
 	m.disk.mu.Lock()
-	next := &memoryDisk{entryStore: m.disk.entryStore, sync: m.disk.sync}
-	m.disk.mu.Unlock()
-	time.Sleep(next.sync) // the writes that were under way are over, too
-	return &Memory{log: next, snaps: m.snaps, disk: next}
+	defer m.disk.mu.Unlock()
+	d := &memoryDisk{entryStore: m.disk.entryStore, writing: make(chan struct{}, 1), sync: m.disk.sync}
+	return &Memory{log: d, snaps: m.snaps, disk: d}
 }
 
 // errPowerOff is what a write meets that the power cut has overtaken.
@@ -55,7 +55,7 @@ var errPowerOff = errors.New("the power is off")
 // memoryDisk is a disk of a Memory. Writes are synced one after the other.
 type memoryDisk struct {
 	entryStore
-	writing sync.Mutex // held for a whole write
+	writing chan struct{} // holds one token for a whole write: who waits for a mutex stops the time of a test
 
 	mu    sync.Mutex
 	sync  time.Duration
@@ -68,6 +68,12 @@ func (d *memoryDisk) set(f func()) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	f()
+}
+
+// turn waits until no other write is under way.
+func (d *memoryDisk) turn() (over func()) {
+	d.writing <- struct{}{}
+	return func() { <-d.writing }
 }
 
 // spoiled changes entries on their way to the disk, and to the state.
@@ -105,16 +111,14 @@ func (d *memoryDisk) StoreLog(l *raft.Log) error { return d.StoreLogs([]*raft.Lo
 
 // StoreLogs writes entries.
 func (d *memoryDisk) StoreLogs(logs []*raft.Log) error {
-	d.writing.Lock()
-	defer d.writing.Unlock()
+	defer d.turn()()
 	kept, err := d.write(len(logs))
 	return errors.Join(err, d.entryStore.StoreLogs(logs[:kept]))
 }
 
 // DeleteRange drops entries.
 func (d *memoryDisk) DeleteRange(first, last uint64) error {
-	d.writing.Lock()
-	defer d.writing.Unlock()
+	defer d.turn()()
 	if kept, err := d.write(1); kept == 0 {
 		return err
 	}
@@ -123,8 +127,7 @@ func (d *memoryDisk) DeleteRange(first, last uint64) error {
 
 // Set writes a value.
 func (d *memoryDisk) Set(key, val []byte) error {
-	d.writing.Lock()
-	defer d.writing.Unlock()
+	defer d.turn()()
 	kept, err := d.write(1)
 	if kept == 0 {
 		return err
@@ -134,8 +137,7 @@ func (d *memoryDisk) Set(key, val []byte) error {
 
 // SetUint64 writes a number.
 func (d *memoryDisk) SetUint64(key []byte, val uint64) error {
-	d.writing.Lock()
-	defer d.writing.Unlock()
+	defer d.turn()()
 	kept, err := d.write(1)
 	if kept == 0 {
 		return err
