@@ -45,8 +45,8 @@ const (
 )
 
 // overlapMax is how long two attempts of one task may run at the same time. A
-// worker that is cut off does not stop by itself yet: it goes on until it hears
-// again, at the latest when all is healed. With leases that workers keep it is a margin of a second.
+// worker of the simulation keeps no lease, as one of an older build: cut off it goes on until it hears
+// again, at the latest when all is healed. With leases it is to be a margin of a second.
 const overlapMax = time.Minute
 
 // TestSim runs meshes of five nodes and twenty workers through the work and the
@@ -310,7 +310,7 @@ func (l *simLife) run(ctx context.Context) error {
 
 func (l *simLife) lead(ctx context.Context) error {
 	return l.node.replica.WhileLeader(ctx, func(ctx context.Context) error {
-		return newLeader(l.node.replica, l.ears, l.node.cfg).run(ctx)
+		return newLeader(l.node.replica, newLeases(l.node.replica), l.ears, l.node.cfg).run(ctx)
 	})
 }
 
@@ -362,7 +362,7 @@ func (l *simLife) advert() {
 	adverts := []labmesh.Advert{{Node: l.n.id, Feature: labmesh.Feature}}
 	for i, lab := range l.labours {
 		if lab.desk.open.Load() && !l.n.workers[i].isSilent() {
-			a := labmesh.Advert{Node: labmesh.NodeID(lab.self.ID), Worker: lab.self.ID, Feature: labmesh.Feature}
+			a := labmesh.Advert{Node: labmesh.NodeID(lab.self.ID), Worker: lab.self.ID, Feature: leasesLevel - 1}
 			a.Accepts, a.Reason = lab.worker.Accepts()
 			a.Accepts = a.Accepts && !lab.leaving.Load()
 			adverts = append(adverts, a)
