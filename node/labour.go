@@ -28,7 +28,7 @@ import (
 // labour is the worker of this node: what it can do, its desk, and the mesh's
 // word that it is registered.
 type labour struct {
-	tether     *tether
+	tether     *tether // nil for a worker that keeps no lease
 	desk       *desk
 	worker     *exec.Worker
 	processes  *process.Host                              // nil with runners from elsewhere
@@ -148,7 +148,9 @@ func (l *labour) run(ctx context.Context) error {
 	})()
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return l.worker.Run(ctx) })
-	g.Go(func() error { return l.tether.run(ctx, l.worker) })
+	if l.tether != nil {
+		g.Go(func() error { return l.tether.run(ctx, l.worker) })
+	}
 	g.Go(func() error { return l.stayRegistered(ctx) })
 	g.Go(func() error { return l.tellAccepts(ctx) })
 	g.Go(func() error { l.warm(ctx); return nil })
