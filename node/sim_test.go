@@ -28,7 +28,7 @@ import (
 
 var (
 	simSeed  = flag.Uint64("seed", 0, "run the simulation with this seed alone")
-	simSeeds = flag.Int("seeds", 25, "how many seeds to run the simulation with")
+	simSeeds = flag.Int("seeds", 10, "how many seeds to run the simulation with")
 	simFirst = flag.Uint64("first", 1, "the first of them")
 )
 
