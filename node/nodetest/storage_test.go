@@ -22,7 +22,13 @@ var powerCuts = flag.Int("powercuts", 6, "how often all nodes lose their power a
 func TestPowerCutsLoseNothingThatWasAcknowledged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m, _ := start(t, 3, 20*time.Millisecond)
-		random := rand.New(rand.NewPCG(7, uint64(*powerCuts)))
+		var drawing sync.Mutex // each disk draws for itself
+		source := rand.New(rand.NewPCG(7, uint64(*powerCuts)))
+		draw := func(below int) int {
+			drawing.Lock()
+			defer drawing.Unlock()
+			return source.IntN(below)
+		}
 		for _, n := range m.Nodes {
 			n.Log().SyncTakes(3 * time.Millisecond)
 		}
@@ -48,8 +54,8 @@ func TestPowerCutsLoseNothingThatWasAcknowledged(t *testing.T) {
 					}
 				})
 			}
-			time.Sleep(300*time.Millisecond + time.Duration(random.IntN(100_000))*time.Microsecond)
-			m.PowerOff(t, func(n int) int { return random.IntN(n + 1) })
+			time.Sleep(300*time.Millisecond + time.Duration(draw(100_000))*time.Microsecond)
+			m.PowerOff(t, func(n int) int { return draw(n + 1) })
 			stop()
 			clients.Wait()
 			begun := time.Now()
