@@ -33,7 +33,7 @@ type Pool struct {
 	life   string // begins the names of the leaves of this life
 	trees  []*tree
 	absent map[string]string // by controller, why it cannot be had
-	lock   *os.File          // tells other nodes that this pool lives
+	locks  []*os.File        // one in each tree; they tell other nodes that this pool lives
 	oom    *os.File          // of all leaves together, says how many were killed when memory ran out
 	starts spawner
 
@@ -170,7 +170,7 @@ func (p *Pool) make(t *tree, own string) error {
 // have together.
 func (p *Pool) ready() (err error) {
 	if err := p.possess(); err != nil {
-		return fmt.Errorf("take the cgroup %s: %w", p.trees[0].dir, err)
+		return err
 	}
 	if err := p.sweep(); err != nil {
 		return err
@@ -328,7 +328,7 @@ func (p *Pool) close(remove bool) (err error) {
 		}
 		_ = os.Remove(t.dir) // not while a leaf is in use, which may outlive this process
 	}
-	for _, f := range []*os.File{p.lock, p.oom} {
+	for _, f := range append(p.locks, p.oom) {
 		if f != nil {
 			err = errors.Join(err, f.Close())
 		}

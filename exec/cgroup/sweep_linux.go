@@ -80,67 +80,89 @@ func (p *Pool) sweep() error {
 }
 
 // sweepOthers removes the pools of nodes that are gone for ever: those that
-// nobody has locked and nobody is in.
+// nobody has locked and nobody is in. It does so tree by tree, since another
+// node may use other trees than this one.
 func (p *Pool) sweepOthers() {
-	first := p.trees[0]
-	base := filepath.Dir(first.dir)
-	for _, name := range below(base) {
-		if !strings.HasPrefix(name, prefix) || name == filepath.Base(first.dir) {
-			continue
-		}
-		dir := filepath.Join(base, name)
-		f, err := os.Open(dir)
-		if err != nil {
-			continue
-		}
-		if unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil && len(procs(dir)) == 0 {
-			for _, t := range slices.Backward(p.trees) { // the one with the lock last: who waits for it makes all anew
-				_ = removeTree(filepath.Join(filepath.Dir(t.dir), name))
+	for _, t := range p.trees {
+		base := filepath.Dir(t.dir)
+		for _, name := range below(base) {
+			if !strings.HasPrefix(name, prefix) || name == filepath.Base(t.dir) {
+				continue
 			}
+			dir := filepath.Join(base, name)
+			f, err := os.Open(dir)
+			if err != nil {
+				continue
+			}
+			if unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil && isAt(f, dir) && len(procs(dir)) == 0 {
+				_ = removeTree(dir)
+			}
+			f.Close()
 		}
-		f.Close()
 	}
 }
 
-// possess locks the pool's cgroup, so that other nodes leave it alone. One of
-// them may have removed it just before.
+// possess locks the pool's cgroup in each tree, so that other nodes leave it alone.
 func (p *Pool) possess() error {
+	for _, t := range p.trees {
+		f, err := t.possess(p.cfg.mkdir)
+		if err != nil {
+			return fmt.Errorf("take the cgroup %s: %w", t.dir, err)
+		}
+		p.locks = append(p.locks, f)
+	}
+	return nil
+}
+
+// possess makes the pool's cgroup where it is not there and locks it. Another
+// node may have removed it just before.
+func (t *tree) possess(mkdir func(string) error) (*os.File, error) {
 	const tries = 10
 	for range tries {
-		for _, t := range p.trees {
-			if err := p.cfg.mkdir(t.dir); errors.Is(err, fs.ErrExist) {
-				continue
-			} else if err != nil {
-				return err
-			}
-			for _, c := range t.holds {
-				if !t.v2 {
-					continue
-				}
-				if err := write(t.dir, setting{file: subtree, value: "+" + c}); err != nil {
-					return err
-				}
-			}
+		if err := t.found(mkdir); err != nil {
+			return nil, err
 		}
-		f, err := os.Open(p.trees[0].dir)
+		f, err := os.Open(t.dir)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		} else if err != nil {
-			return err
+			return nil, err
 		}
 		if err := unix.Flock(int(f.Fd()), unix.LOCK_SH); err != nil {
 			f.Close()
-			return err
+			return nil, err
 		}
-		mine, err := f.Stat()
-		now, err2 := os.Stat(p.trees[0].dir)
-		if err == nil && err2 == nil && os.SameFile(mine, now) {
-			p.lock = f
-			return nil
+		if isAt(f, t.dir) {
+			return f, nil
 		}
 		f.Close()
 	}
-	return errors.New("other nodes remove it again and again")
+	return nil, errors.New("other nodes remove it again and again")
+}
+
+// found makes the pool's cgroup in t where it is not there.
+func (t *tree) found(mkdir func(string) error) error {
+	if err := mkdir(t.dir); errors.Is(err, fs.ErrExist) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	if t.v2 {
+		for _, c := range t.holds {
+			if err := write(t.dir, setting{file: subtree, value: "+" + c}); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// isAt reports whether f is what is at path now. A lock on it means something
+// only then: it may have been removed, and made anew, since it was opened.
+func isAt(f *os.File, path string) bool {
+	mine, err := f.Stat()
+	now, err2 := os.Stat(path)
+	return err == nil && err2 == nil && os.SameFile(mine, now)
 }
 
 // emptied kills whoever is below dir and waits until nobody is.
