@@ -119,6 +119,18 @@ func DecodeCommand(line []byte) (Command, error) {
 		return decode[HoldWorker](data)
 	case ReportState{}.CommandName():
 		return decode[ReportState](data)
+	case RevokeKey{}.CommandName():
+		return decode[RevokeKey](data)
+	case UseKeys{}.CommandName():
+		return decode[UseKeys](data)
+	case DropInvite{}.CommandName():
+		return decode[DropInvite](data)
+	case PutTokenKey{}.CommandName():
+		return decode[PutTokenKey](data)
+	case PutSealKey{}.CommandName():
+		return decode[PutSealKey](data)
+	case RecordAudit{}.CommandName():
+		return decode[RecordAudit](data)
 	case RaiseLevel{}.CommandName():
 		cmd, err := decode[RaiseLevel](data)
 		if c, ok := cmd.(RaiseLevel); ok && c.Level > Feature {

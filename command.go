@@ -61,6 +61,8 @@ type SubmitTask struct {
 	ID   TaskID `json:"id"`
 	Spec Spec   `json:"spec"`
 	By   string `json:"by,omitempty"`
+	// Project is whose task it is, see [Task.Project].
+	Project string `json:"project,omitempty"`
 }
 
 // PlaceTask gives a pending task to a worker. Attempt must be the next number.
@@ -184,6 +186,46 @@ type DropSecret struct {
 	By   string `json:"by,omitempty"`
 }
 
+// RevokeKey makes an API key open nothing any more.
+type RevokeKey struct {
+	ID string `json:"id"`
+	By string `json:"by,omitempty"`
+}
+
+// UseKeys says when API keys were last used.
+type UseKeys struct {
+	Used []KeyUse `json:"used"`
+}
+
+// KeyUse is when a key was used.
+type KeyUse struct {
+	ID string    `json:"id"`
+	At time.Time `json:"at"`
+}
+
+// DropInvite makes an invite let nobody in any more.
+type DropInvite struct {
+	ID string `json:"id"`
+	By string `json:"by,omitempty"`
+}
+
+// PutTokenKey makes a key for tokens known to all nodes.
+type PutTokenKey struct {
+	Key TokenKey `json:"key"`
+}
+
+// PutSealKey names the key by which secrets are sealed from here on. The key
+// itself goes from member to member and enters no log.
+type PutSealKey struct {
+	ID string `json:"id"`
+	By string `json:"by,omitempty"`
+}
+
+// RecordAudit keeps what was done to the mesh in the ledger. The state takes no note of it.
+type RecordAudit struct {
+	Records []AuditRecord `json:"records"` // at most AuditRecordsMax
+}
+
 // The names under which commands are in the log.
 func (FoundMesh) CommandName() string   { return "found_mesh.v1" }
 func (SubmitTask) CommandName() string  { return "submit_task.v1" }
@@ -206,16 +248,40 @@ func (RecordBench) CommandName() string { return "record_bench.v1" }
 func (HoldWorker) CommandName() string  { return "hold_worker.v1" }
 func (RaiseLevel) CommandName() string  { return "raise_level.v1" }
 func (ReportState) CommandName() string { return "report_state.v1" }
+func (RevokeKey) CommandName() string   { return "revoke_key.v1" }
+func (UseKeys) CommandName() string     { return "use_keys.v1" }
+func (DropInvite) CommandName() string  { return "drop_invite.v1" }
+func (PutTokenKey) CommandName() string { return "put_token_key.v1" }
+func (PutSealKey) CommandName() string  { return "put_seal_key.v1" }
+func (RecordAudit) CommandName() string { return "record_audit.v1" }
 
 // LevelOf is the feature level that a mesh must have before cmd may enter its
 // log: that of the build that brought the command (see [Feature]).
 func LevelOf(cmd Command) int {
 	switch cmd := cmd.(type) {
 	case SubmitTask:
-		if cmd.Spec.OnDisconnect != "" {
+		switch {
+		case cmd.Project != "":
+			return 4
+		case cmd.Spec.OnDisconnect != "":
 			return 3
 		}
-	case RecordTests, RecordBench, PutSecret, DropSecret:
+	case PutSecret:
+		if cmd.Secret.Sealed != nil {
+			return 4
+		}
+		return 2
+	case PutKey:
+		if k := cmd.Key; k.Role != RoleAdmin || k.Project != "" || !k.Expires.IsZero() || k.RequireSigned || k.Signing != nil {
+			return 4
+		}
+	case PutWorker:
+		if cmd.Worker.Light {
+			return 4
+		}
+	case RevokeKey, UseKeys, DropInvite, PutTokenKey, PutSealKey, RecordAudit:
+		return 4
+	case RecordTests, RecordBench, DropSecret:
 		return 2
 	case HoldWorker, ReportState:
 		return 3

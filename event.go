@@ -11,14 +11,15 @@ type Event struct {
 	At    time.Time `json:"time"`
 	Type  EventType `json:"type"`
 
-	Task    *Task    `json:"task,omitempty"`    // the task after the event
-	Attempt *Attempt `json:"attempt,omitempty"` // the attempt that ended
-	Worker  *Worker  `json:"worker,omitempty"`  // the worker after the event
-	Member  *Member  `json:"member,omitempty"`
-	Tests   *Tests   `json:"tests,omitempty"`  // test cases that ended
-	Bench   *Bench   `json:"bench,omitempty"`  // rows of a benchmark
-	Actor   string   `json:"actor,omitempty"`  // on whose word
-	Detail  string   `json:"detail,omitempty"` // for people
+	Task    *Task         `json:"task,omitempty"`    // the task after the event
+	Attempt *Attempt      `json:"attempt,omitempty"` // the attempt that ended
+	Worker  *Worker       `json:"worker,omitempty"`  // the worker after the event
+	Member  *Member       `json:"member,omitempty"`
+	Tests   *Tests        `json:"tests,omitempty"` // test cases that ended
+	Bench   *Bench        `json:"bench,omitempty"` // rows of a benchmark
+	Audit   []AuditRecord `json:"audit,omitempty"`
+	Actor   string        `json:"actor,omitempty"`  // on whose word
+	Detail  string        `json:"detail,omitempty"` // for people
 }
 
 // Tests are test cases that ended in an attempt.
@@ -64,6 +65,11 @@ const (
 	MeshFounded    EventType = "mesh_founded"
 	InviteMade     EventType = "invite_made"
 	KeyMade        EventType = "key_made"
+	KeyRevoked     EventType = "key_revoked"
+	InviteDropped  EventType = "invite_dropped"
+	TokenKeyMade   EventType = "token_key_made"
+	SealKeyMade    EventType = "seal_key_made"
+	Audited        EventType = "audited" // somebody did something; the records are in the event
 	TestsRecorded  EventType = "tests_recorded"
 	BenchRecorded  EventType = "bench_recorded"
 	SecretPut      EventType = "secret_put"

@@ -50,6 +50,12 @@ func samples() []labmesh.Command {
 		labmesh.RecordBench{ID: "t1", Attempt: 1, Worker: "w1", From: 2, Rows: []labmesh.BenchRow{benchSample()}},
 		labmesh.PutSecret{Secret: labmesh.Secret{Name: "TOKEN", Value: "v", By: "k1", Put: at}},
 		labmesh.DropSecret{Name: "TOKEN", By: "k1"},
+		labmesh.RevokeKey{ID: "k2", By: "k1"},
+		labmesh.UseKeys{Used: []labmesh.KeyUse{{ID: "k1", At: at}}},
+		labmesh.DropInvite{ID: "i1", By: "k1"},
+		labmesh.PutTokenKey{Key: labmesh.TokenKey{ID: "j1", Secret: labmesh.Sealed{Key: "s1", Data: []byte{1}}, From: at, Until: at, Created: at}},
+		labmesh.PutSealKey{ID: "s1", By: "k1"},
+		labmesh.RecordAudit{Records: []labmesh.AuditRecord{{At: at, Actor: "k1", Name: "ada", Role: "admin", Remote: "127.0.0.1", Node: "n1", Action: "POST /api/tasks", Target: "t1", Outcome: "ok", Detail: "d", Count: 2}}},
 	}
 }
 
@@ -74,6 +80,10 @@ func grown() map[string]labmesh.Command {
 			Limits:       &labmesh.Limits{CPUs: 1.5, MemoryGB: 2, Pids: 64, DiskGB: 10},
 			Requirements: labmesh.Requirements{Tools: []string{"pytest"}, Sandbox: "no_network"}}},
 		"submit_task.v1-3": labmesh.SubmitTask{ID: "t1", Spec: labmesh.Spec{Kind: "custom", OnDisconnect: "10m"}},
+		"submit_task.v1-4": labmesh.SubmitTask{ID: "t1", Spec: labmesh.Spec{Kind: "custom"}, Project: "vision"},
+		"put_key.v1-2":     labmesh.PutKey{Key: labmesh.Key{ID: "k2", Hash: []byte{5}, Role: "submitter", Project: "vision", By: "k1", Expires: at, Revoked: at, LastUsed: at, Signing: &labmesh.Sealed{Key: "s1", Data: []byte{1}}, RequireSigned: true}},
+		"put_secret.v1-2":  labmesh.PutSecret{Secret: labmesh.Secret{Name: "TOKEN", Sealed: &labmesh.Sealed{Key: "s1", Data: []byte{1}}}},
+		"put_worker.v1-3":  labmesh.PutWorker{Worker: labmesh.Worker{ID: "w1", Light: true}},
 		"lose_worker.v1-2": labmesh.LoseWorker{ID: "w1", Reason: "its node was stopped", Stopped: true},
 		"finish_task.v1-2": labmesh.FinishTask{ID: "t1", Attempt: 2, Worker: "w1", Outcome: labmesh.Outcome{OK: true, Seconds: 1, Outputs: &labmesh.Outputs{Tree: "b2", Files: 3, Bytes: 77}}},
 		"put_worker.v1-2":  labmesh.PutWorker{Worker: labmesh.Worker{ID: "w1", Capabilities: labmesh.Capabilities{Sandboxes: []labmesh.Sandbox{"no_network"}}}},

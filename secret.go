@@ -5,10 +5,12 @@ import "time"
 // Secret is a named value that the mesh keeps for the attempts that ask for
 // it. Its value is shown to nobody and written to no log.
 type Secret struct {
-	Name  string    `json:"name"` // a name for a variable of the environment
-	Value string    `json:"value"`
+	Name  string    `json:"name"`  // a name for a variable of the environment
+	Value string    `json:"value"` // "" for one that is sealed
 	By    string    `json:"by,omitempty"`
 	Put   time.Time `json:"put"`
+	// Sealed is the value as the log and the snapshots hold it.
+	Sealed *Sealed `json:"sealed,omitempty"`
 }
 
 // Limits on secrets.

@@ -129,6 +129,8 @@ type Task struct {
 	Seq  uint64 `json:"seq"` // place in the order of submits, from 1
 	Spec Spec   `json:"spec"`
 	By   string `json:"by,omitempty"` // who submitted it
+	// Project is whose task it is: keys for one project see and change no task of another. "" is a project too.
+	Project string `json:"project,omitempty"`
 
 	Phase   Phase    `json:"phase"`
 	Attempt int      `json:"attempt"`             // number of the newest attempt; 0 before the first. The fencing token.

@@ -6,8 +6,9 @@ import "time"
 // it takes work. What it is doing now is in its [Advert], never here.
 type Worker struct {
 	ID           WorkerID          `json:"worker_id"`
-	Node         NodeID            `json:"node_id"`
+	Node         NodeID            `json:"node_id"` // the node that it is; of a light worker the one that it is attached to
 	Hostname     string            `json:"hostname"`
+	Light        bool              `json:"light,omitempty"` // no node, but a client of the WebSocket of one
 	Slots        int               `json:"slots"`
 	Kinds        []Kind            `json:"kinds"` // the kinds of task it can run
 	Capabilities Capabilities      `json:"capabilities"`
@@ -198,8 +199,9 @@ type Advert struct {
 // Nodes advert theirs, so that a command of a later level can be held back until
 // every replica knows it. Level 2 brought [RecordTests], [RecordBench], [PutSecret]
 // and [DropSecret], level 3 [HoldWorker], [RaiseLevel], [ReportState], [Spec.OnDisconnect] and leases of
-// workers; all before them are of level 1. See [LevelOf].
-const Feature = 3
+// workers, level 4 [RevokeKey], [UseKeys], [DropInvite], [PutTokenKey], [PutSealKey], [RecordAudit], projects, sealed
+// secrets and light workers; all before them are of level 1. See [LevelOf].
+const Feature = 4
 
 // Member is a node that belongs to the mesh, or did until it was banned.
 type Member struct {
@@ -210,34 +212,4 @@ type Member struct {
 	Banned   bool      `json:"banned,omitempty"`
 	Joined   time.Time `json:"joined"`
 	Index    uint64    `json:"log_index"`
-}
-
-// Role is what a member, or the bearer of a key, may do.
-type Role string
-
-// The roles.
-const (
-	RoleNode   Role = "node"   // a member that may vote, submit and work
-	RoleWorker Role = "worker" // a member that only works: it never votes
-	RoleAdmin  Role = "admin"  // a key that may do everything
-)
-
-// Invite lets strangers in until it expires or is used up. The mesh keeps the
-// key that proves the secret, never the secret.
-type Invite struct {
-	ID      string    `json:"id"`
-	Key     []byte    `json:"key"` // SHA-256 of the secret
-	Role    Role      `json:"role"`
-	Expires time.Time `json:"expires"`
-	Uses    int       `json:"uses"` // how many more may come in by it
-	By      string    `json:"by,omitempty"`
-}
-
-// Key is an API key. The mesh keeps its hash, never the key.
-type Key struct {
-	ID      string    `json:"id"` // the part of the key that may be shown
-	Hash    []byte    `json:"hash"`
-	Role    Role      `json:"role"`
-	Name    string    `json:"name,omitempty"`
-	Created time.Time `json:"created"`
 }

@@ -91,6 +91,18 @@ func (x *change) apply(cmd labmesh.Command) labmesh.Answer {
 		return labmesh.Answer{Refused: x.putInvite(cmd)}
 	case labmesh.PutKey:
 		return labmesh.Answer{Refused: x.putKey(cmd)}
+	case labmesh.RevokeKey:
+		return labmesh.Answer{Refused: x.revokeKey(cmd)}
+	case labmesh.UseKeys:
+		return labmesh.Answer{Refused: x.useKeys(cmd)}
+	case labmesh.DropInvite:
+		return labmesh.Answer{Refused: x.dropInvite(cmd)}
+	case labmesh.PutTokenKey:
+		return labmesh.Answer{Refused: x.putTokenKey(cmd)}
+	case labmesh.PutSealKey:
+		return labmesh.Answer{Refused: x.putSealKey(cmd)}
+	case labmesh.RecordAudit:
+		return labmesh.Answer{Refused: x.recordAudit(cmd)}
 	case labmesh.RecordTests:
 		return answer(cmd.ID, x.recordTests(cmd))
 	case labmesh.RecordBench:

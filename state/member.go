@@ -7,10 +7,6 @@ import (
 	"labmesh"
 )
 
-// inviteKeep is how long an invite that expired is remembered, so that who
-// comes late is told so.
-const inviteKeep = 30 * 24 * time.Hour
-
 func (x *change) found(cmd labmesh.FoundMesh) *labmesh.Error {
 	if x.v.mesh == cmd.Mesh {
 		return nil // sent twice
@@ -94,39 +90,5 @@ func (x *change) banMember(cmd labmesh.BanMember) *labmesh.Error {
 			return refused
 		}
 	}
-	return nil
-}
-
-func (x *change) putInvite(cmd labmesh.PutInvite) *labmesh.Error {
-	if _, ok := x.v.invites.Get(cmd.Invite.ID); ok {
-		return nil // sent twice; what was used up stays used up
-	}
-	var old []string
-	x.v.invites.Scan(func(id string, inv *labmesh.Invite) bool {
-		if inv.Expires.Add(inviteKeep).Before(x.at) {
-			old = append(old, id)
-		}
-		return true
-	})
-	for _, id := range old {
-		x.v.invites.Delete(id)
-	}
-	inv := cmd.Invite
-	x.v.invites.Set(inv.ID, &inv)
-	x.tell(labmesh.Event{Type: labmesh.InviteMade, Actor: inv.By, Detail: string(inv.Role)})
-	return nil
-}
-
-func (x *change) putKey(cmd labmesh.PutKey) *labmesh.Error {
-	if cmd.Key.ID == "" || len(cmd.Key.Hash) == 0 {
-		return labmesh.Refuse(labmesh.Invalid, "put key: it needs an id and a hash")
-	}
-	if _, ok := x.v.apiKeys.Get(cmd.Key.ID); ok {
-		return nil // sent twice
-	}
-	k := cmd.Key
-	k.Created = x.at
-	x.v.apiKeys.Set(k.ID, &k)
-	x.tell(labmesh.Event{Type: labmesh.KeyMade, Actor: k.Name, Detail: k.ID})
 	return nil
 }

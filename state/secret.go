@@ -10,7 +10,7 @@ func (x *change) putSecret(cmd labmesh.PutSecret) *labmesh.Error {
 	s := cmd.Secret
 	_, known := x.v.secrets.Get(s.Name)
 	switch {
-	case s.Name == "" || len(s.Value) > labmesh.SecretBytesMax:
+	case s.Name == "" || len(s.Value) > labmesh.SecretBytesMax || s.Sealed != nil && (s.Value != "" || len(s.Sealed.Data) > labmesh.SecretBytesMax+1024):
 		return labmesh.Refuse(labmesh.Invalid, "put secret: it needs a name, and a value of at most %d bytes", labmesh.SecretBytesMax)
 	case !known && x.v.secrets.Len() >= labmesh.SecretsMax:
 		return labmesh.Refuse(labmesh.Exhausted, "put secret %s: the mesh holds %d already: remove some", s.Name, labmesh.SecretsMax)

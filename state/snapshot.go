@@ -25,19 +25,21 @@ type header struct {
 	Ends     uint64         `json:"ends"`
 	Kept     uint64         `json:"kept"`
 	Counts   Counts         `json:"counts"` // of final phases; the rest follows from the tasks
+	SealKey  string         `json:"seal_key,omitempty"`
 }
 
 type record struct {
-	Worker *labmesh.Worker `json:"worker,omitempty"`
-	Tempo  time.Duration   `json:"tempo,omitempty"`  // of Worker
-	Recent []outcome       `json:"recent,omitempty"` // likewise
-	Member *labmesh.Member `json:"member,omitempty"`
-	Invite *labmesh.Invite `json:"invite,omitempty"`
-	Key    *labmesh.Key    `json:"key,omitempty"`
-	Secret *labmesh.Secret `json:"secret,omitempty"`
-	Ended  *ending         `json:"ended,omitempty"` // in order of ending, the last being header.Ends-1
-	Task   *labmesh.Task   `json:"task,omitempty"`
-	End    bool            `json:"end,omitempty"` // the last record: what lacks it was cut off
+	Worker   *labmesh.Worker   `json:"worker,omitempty"`
+	Tempo    time.Duration     `json:"tempo,omitempty"`  // of Worker
+	Recent   []outcome         `json:"recent,omitempty"` // likewise
+	Member   *labmesh.Member   `json:"member,omitempty"`
+	Invite   *labmesh.Invite   `json:"invite,omitempty"`
+	Key      *labmesh.Key      `json:"key,omitempty"`
+	Secret   *labmesh.Secret   `json:"secret,omitempty"`
+	TokenKey *labmesh.TokenKey `json:"token_key,omitempty"`
+	Ended    *ending           `json:"ended,omitempty"` // in order of ending, the last being header.Ends-1
+	Task     *labmesh.Task     `json:"task,omitempty"`
+	End      bool              `json:"end,omitempty"` // the last record: what lacks it was cut off
 }
 
 // Encode writes a snapshot of v, from which [Decode] makes an equal state. Equal
@@ -46,7 +48,7 @@ func (v View) Encode(w io.Writer) error {
 	buf := bufio.NewWriterSize(w, 1<<16)
 	enc := json.NewEncoder(buf)
 	enc.SetEscapeHTML(false) // raw JSON comes back as long as it was: its weight decides what is kept
-	h := header{snapshotVersion, v.mesh, v.level, v.index, v.now, v.seq, v.attempts, v.ends, v.kept, Counts{}}
+	h := header{snapshotVersion, v.mesh, v.level, v.index, v.now, v.seq, v.attempts, v.ends, v.kept, Counts{}, v.sealKey}
 	for p, n := range v.counts {
 		if p.Final() {
 			h.Counts[p] = n
@@ -68,6 +70,7 @@ func (v View) Encode(w io.Writer) error {
 	v.invites.Scan(func(_ string, i *labmesh.Invite) bool { return write(record{Invite: i}) })
 	v.apiKeys.Scan(func(_ string, k *labmesh.Key) bool { return write(record{Key: k}) })
 	v.secrets.Scan(func(_ string, s *labmesh.Secret) bool { return write(record{Secret: s}) })
+	v.tokenKeys.Scan(func(_ string, k *labmesh.TokenKey) bool { return write(record{TokenKey: k}) })
 	v.ended.Scan(func(_ uint64, e ending) bool { return write(record{Ended: &e}) })
 	v.tasks.Scan(func(_ uint64, t *labmesh.Task) bool { return write(record{Task: t}) })
 	write(record{End: true})
@@ -95,7 +98,7 @@ func Decode(r io.Reader) (*Cluster, error) {
 	}
 	c := New()
 	v := &c.v
-	v.level = h.Level
+	v.level, v.sealKey = h.Level, h.SealKey
 	v.mesh, v.index, v.now, v.seq, v.attempts, v.ends, v.kept = h.Mesh, h.Index, h.Now, h.Seq, h.Attempts, h.Ends, h.Kept
 	for p, n := range h.Counts {
 		v.counts[p] = n
@@ -149,6 +152,8 @@ func (x *change) restore(r record) {
 		x.v.apiKeys.Set(r.Key.ID, r.Key)
 	case r.Secret != nil:
 		x.v.secrets.Set(r.Secret.Name, r.Secret)
+	case r.TokenKey != nil:
+		x.v.tokenKeys.Set(r.TokenKey.ID, r.TokenKey)
 	case r.Task != nil:
 		t := r.Task
 		x.v.tasks.Set(t.Seq, t)

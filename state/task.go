@@ -47,7 +47,7 @@ func (x *change) submit(cmd labmesh.SubmitTask) labmesh.Answer {
 	x.v.seq++
 	x.share(&cmd)
 	t := &labmesh.Task{
-		ID: cmd.ID, Seq: x.v.seq, Spec: cmd.Spec, By: cmd.By,
+		ID: cmd.ID, Seq: x.v.seq, Spec: cmd.Spec, By: cmd.By, Project: cmd.Project,
 		Phase: labmesh.Pending, Class: classOf(&cmd.Spec), Created: x.at,
 	}
 	if c, ok := x.v.classes.Get(t.Class); ok {
@@ -72,7 +72,10 @@ func (x *change) share(cmd *labmesh.SubmitTask) {
 	if bytes.Equal(cmd.Spec.Config, x.last.Spec.Config) {
 		cmd.Spec.Config = x.last.Spec.Config
 	}
-	*x.last = labmesh.SubmitTask{By: cmd.By, Spec: labmesh.Spec{Config: cmd.Spec.Config}}
+	if cmd.Project == x.last.Project {
+		cmd.Project = x.last.Project
+	}
+	*x.last = labmesh.SubmitTask{By: cmd.By, Project: cmd.Project, Spec: labmesh.Spec{Config: cmd.Spec.Config}}
 }
 
 // place re-checks everything the scheduler believed: a plan made on an old

@@ -48,6 +48,9 @@ type View struct {
 	invites *btree.Map[string, *labmesh.Invite]
 	apiKeys *btree.Map[string, *labmesh.Key]
 	secrets *btree.Map[string, *labmesh.Secret]
+
+	tokenKeys *btree.Map[string, *labmesh.TokenKey]
+	sealKey   string // id; "" while nothing is sealed
 }
 
 // Counts are how many tasks are in each phase; the final ones count all that ever ended.
@@ -93,6 +96,7 @@ func emptyView() View {
 		invites:   new(btree.Map[string, *labmesh.Invite]),
 		apiKeys:   new(btree.Map[string, *labmesh.Key]),
 		secrets:   new(btree.Map[string, *labmesh.Secret]),
+		tokenKeys: new(btree.Map[string, *labmesh.TokenKey]),
 	}
 }
 
@@ -109,6 +113,7 @@ func (v View) copy() View {
 	v.workers, v.used, v.free = v.workers.Copy(), v.used.Copy(), v.free.Copy()
 	v.tempo, v.quick, v.outcomes = v.tempo.Copy(), v.quick.Copy(), v.outcomes.Copy()
 	v.members, v.invites, v.apiKeys, v.secrets = v.members.Copy(), v.invites.Copy(), v.apiKeys.Copy(), v.secrets.Copy()
+	v.tokenKeys = v.tokenKeys.Copy()
 	return v
 }
 
@@ -266,12 +271,6 @@ func (v View) Member(id labmesh.NodeID) (*labmesh.Member, bool) { return v.membe
 
 // Members yields all nodes that were ever admitted, by id, banned ones too.
 func (v View) Members() iter.Seq[*labmesh.Member] { return values(v.members) }
-
-// Invite is an invite that is known, expired or used up ones for a while too.
-func (v View) Invite(id string) (*labmesh.Invite, bool) { return v.invites.Get(id) }
-
-// Key is an API key by the part of it that may be shown.
-func (v View) Key(id string) (*labmesh.Key, bool) { return v.apiKeys.Get(id) }
 
 func values[K ~string, T any](m *btree.Map[K, *T]) iter.Seq[*T] {
 	return func(yield func(*T) bool) {

@@ -61,8 +61,24 @@ func RowsOf(e *labmesh.Event, yield func(*Table, Row) error) error {
 				return err
 			}
 		}
+	case e.Type == labmesh.Audited:
+		for i := range e.Audit {
+			if err := yield(&AuditTable, auditRow(e, i)); err != nil {
+				return err
+			}
+		}
+		return nil // the records say it all
 	}
 	return yield(&EventsTable, eventRow(e))
+}
+
+func auditRow(e *labmesh.Event, i int) Row {
+	r := &e.Audit[i]
+	return Row{
+		int64(e.Index), int64(e.N), timestamp(r.At), text(r.Actor), text(r.Name), text(r.Role),
+		text(r.Remote), text(r.Node), text(r.Action), text(r.Target), text(r.Outcome), text(r.Detail), int64(max(1, r.Count)),
+		int64(i),
+	}
 }
 
 // TaskRow is t as a row of distributed_tasks, from the log entry at index.
@@ -91,6 +107,7 @@ func TaskRow(t *labmesh.Task, index uint64) (Row, error) {
 		rawJSON(t.Result), text(t.Error), text(t.Cause), text(t.By),
 		text(t.Spec.IdempotencyKey), nonZero(t.Spec.MaxAttempts), timestamp(t.Assigned),
 		timestamp(t.NotBefore), int64(t.Failed), int64(t.Lost), rest, outputs,
+		text(t.Project),
 	}, nil
 }
 
@@ -144,6 +161,7 @@ func TaskOf(row Row) (labmesh.Task, error) {
 	t.Spec.Kind, t.Spec.Priority, t.Spec.Config, t.Spec.Requirements = kind, priority, config, requirements
 	t.Spec.Name, t.Spec.Labels, t.Spec.IdempotencyKey, t.Spec.MaxAttempts = name, labels, key, attempts
 	r.json(&t.Outputs)
+	t.Project = r.text()
 	return t, r.err
 }
 

@@ -4,8 +4,9 @@ package store
 // refused. One with an older one is brought up to date when it is opened: it
 // gets the tables and the columns that it lacks, so a column is added at the end
 // of its table and none is ever changed. Format 2 added test_results and the
-// columns artifacts, format 3 benchmark_results.
-const Format = 3
+// columns artifacts, format 3 benchmark_results, format 4 audit_log and the
+// column project.
+const Format = 4
 
 // Type is what a column holds.
 type Type int
@@ -86,6 +87,14 @@ var TasksTable = Table{Name: "distributed_tasks", Columns: []Column{
 	{"not_before", Timestamp}, {"failed_attempts", Integer}, {"lost_attempts", Integer},
 	{"spec", JSON},      // what of the spec has no column of its own
 	{"artifacts", JSON}, // what the accepted attempt left
+	{"project", Text},
+}}
+
+// AuditTable holds what was done to the mesh, and by whom.
+var AuditTable = Table{Name: "audit_log", Columns: []Column{
+	{LogIndex, BigInt}, {"n", Integer}, {"time", Timestamp}, {"actor", Text}, {"name", Text}, {"role", Text},
+	{"remote", Text}, {"node_id", Text}, {"action", Text}, {"target", Text}, {"outcome", Text}, {"detail", Text}, {"count", Integer},
+	{"place", Integer}, // among the records of its event, from 0
 }}
 
 // AttemptsTable holds attempts that ended.
@@ -157,5 +166,5 @@ var BenchTable = Table{Name: "benchmark_results", Columns: []Column{
 
 // Tables are the tables that the log fills, in the order in which rows are exported.
 func Tables() []*Table {
-	return []*Table{&TasksTable, &AttemptsTable, &WorkersTable, &EventsTable, &TestsTable, &BenchTable}
+	return []*Table{&TasksTable, &AttemptsTable, &WorkersTable, &EventsTable, &TestsTable, &BenchTable, &AuditTable}
 }

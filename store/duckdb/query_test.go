@@ -259,7 +259,7 @@ func TestTablesAreShownOnce(t *testing.T) {
 			t.Fatal(err)
 		}
 		got, _ := json.Marshal(result.Rows)
-		if want := `[["benchmark_latest"],["benchmark_results"],["benchmark_runs"],["benchmark_summary"],["distributed_tasks"],["events"],["failing_tests"],["flaky_tests"],["ledger_gaps"],["ledger_meta"],["slowest_tests"],["task_execution_history"],["test_results"],["tests_by_platform"],["worker_nodes"]]`; string(got) != want {
+		if want := `[["audit_log"],["benchmark_latest"],["benchmark_results"],["benchmark_runs"],["benchmark_summary"],["distributed_tasks"],["events"],["failing_tests"],["flaky_tests"],["ledger_gaps"],["ledger_meta"],["slowest_tests"],["task_execution_history"],["test_results"],["tests_by_platform"],["worker_nodes"]]`; string(got) != want {
 			t.Errorf("tables %s, want %s", got, want)
 		}
 	}
