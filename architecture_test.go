@@ -62,6 +62,7 @@ var doors = map[string][]string{
 	"labmesh/client":          {"labmesh", "labmesh/api", "labmesh/content", "labmesh/content/pack"},
 	"labmesh/node":            {"*"},
 	"labmesh/node/httpapi":    {"labmesh", "labmesh/api", "labmesh/bench/plot", "labmesh/bench/report", "labmesh/stats"},
+	"labmesh/node/leaf":       {"labmesh", "labmesh/state"},
 	"labmesh/node/nodetest":   {"*"},
 	"labmesh/node/simtest":    {"labmesh", "labmesh/exec"},
 	"labmesh/cmd/labmesh":     {"*"},

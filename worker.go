@@ -189,8 +189,9 @@ type Advert struct {
 	Addrs   []string      `json:"addrs"` // multiaddrs it listens on
 	API     string        `json:"api,omitempty"`
 	Version string        `json:"version"`
-	Feature int           `json:"feature"` // the feature level it knows, see [Feature]
-	Accepts bool          `json:"accepts"` // whether its worker takes new work just now
+	Feature int           `json:"feature"`        // the feature level it knows, see [Feature]
+	Leaf    bool          `json:"leaf,omitempty"` // it holds no copy of the log, and wants none
+	Accepts bool          `json:"accepts"`        // whether its worker takes new work just now
 	Reason  string        `json:"reason,omitempty"`
 	Metrics Metrics       `json:"metrics"`
 }

@@ -11,8 +11,9 @@ type Status struct {
 
 	Node        labmesh.NodeID   `json:"node_id"`
 	Mesh        labmesh.MeshID   `json:"mesh_id"`
-	Role        string           `json:"role"`   // leader, voter, learner or leaf
-	Leader      Text             `json:"leader"` // a node id, or null when none is known
+	Role        string           `json:"role"`          // leader, voter, learner or leaf
+	Via         labmesh.NodeID   `json:"via,omitempty"` // the replica that answered, on a leaf
+	Leader      Text             `json:"leader"`        // a node id, or null when none is known
 	Term        uint64           `json:"term"`
 	Voters      []labmesh.NodeID `json:"voters"`
 	Replicas    []labmesh.NodeID `json:"replicas"`

@@ -37,6 +37,8 @@ type MembershipInput struct {
 	// Zones says where nodes are, of those of whom it is known: what one mishap may
 	// take down together, such as a rack or a room. Voters are spread over them.
 	Zones map[labmesh.NodeID]string
+	// Leaves are nodes that want no copy of the log.
+	Leaves map[labmesh.NodeID]bool
 
 	MaxReplicas int           // 0 means MaxReplicas
 	DeadAfter   time.Duration // 0 means DeadAfter
@@ -340,7 +342,7 @@ func (p *planner) dropLearner() *Change {
 	return nil
 }
 
-// addLearner gives the log to a member that is there and does not have it.
+// addLearner gives the log to a member that is there, does not have it and is no leaf.
 // Those that may vote come first.
 func (p *planner) addLearner() *Change {
 	if len(p.in.Servers) >= p.in.MaxReplicas {
@@ -349,7 +351,7 @@ func (p *planner) addLearner() *Change {
 	var out []labmesh.NodeID
 	for id, m := range p.members {
 		replica := slices.ContainsFunc(p.in.Servers, func(s Server) bool { return s.ID == id })
-		if !replica && !m.Banned && p.alive(id) {
+		if !replica && !m.Banned && !p.in.Leaves[id] && p.alive(id) {
 			out = append(out, id)
 		}
 	}

@@ -253,6 +253,17 @@ func (h *Host) Trust(nodes ...labmesh.NodeID) {
 	h.keeper.poke()
 }
 
+// Untrust ends the trust in nodes: from now on [Config.Admit] alone decides, and
+// [Config.Members] whom to keep connected to.
+func (h *Host) Untrust(nodes ...labmesh.NodeID) {
+	for _, n := range nodes {
+		if p, err := peerID(n); err == nil {
+			h.guard.distrust(p)
+		}
+	}
+	h.keeper.poke()
+}
+
 // Drop ends a node's trust, closes all connections to it at once and forgets
 // where it was. Whether it may come back is for [Config.Admit] to say, which
 // must say no by now if it is banned.

@@ -40,9 +40,12 @@ type Config struct {
 	BlobCache int64 // bytes of bundles and outputs that are kept here; 0 means 10 GiB, or a tenth of a smaller disk
 
 	MaxReplicas int
-	Profile     consensus.Profile
-	Version     string
-	Logger      *slog.Logger
+	// Leaf says whether the node holds no copy of the log even where the mesh has
+	// room for one more; nil leaves it as it was, and to the mesh when the node joins.
+	Leaf    *bool
+	Profile consensus.Profile
+	Version string
+	Logger  *slog.Logger
 
 	// LedgerCheck tries a ledger file in a process of its own; see duckdb.Config.
 	LedgerCheck func(ctx context.Context, path string) error
@@ -93,6 +96,14 @@ func (c Config) feature() int {
 		return c.Parts.Feature
 	}
 	return labmesh.Feature
+}
+
+// workerID is the id of the worker of a node.
+func (c Config) workerID(node labmesh.NodeID) labmesh.WorkerID {
+	if c.WorkerID != "" {
+		return c.WorkerID
+	}
+	return labmesh.WorkerID("w-" + string(node[max(0, len(node)-8):]))
 }
 
 func (c Config) withDefaults() Config {

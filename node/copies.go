@@ -4,7 +4,6 @@ import (
 	"context"
 	"hash/fnv"
 	"path/filepath"
-	"slices"
 	"strconv"
 
 	"labmesh"
@@ -48,8 +47,7 @@ func (c *copies) serve(ctx context.Context) error {
 // one is there, for it is likelier to stay, and for each attempt another, so that no
 // node has all of it.
 func (c *copies) choose(task labmesh.TaskID, attempt int, avoid func(labmesh.NodeID) bool) labmesh.NodeID {
-	status := c.n.replica.Status()
-	if best := c.rank(task, attempt, slices.Concat(status.Voters, status.Learners), avoid); best != "" {
+	if best := c.rank(task, attempt, c.n.replicas(), avoid); best != "" {
 		return best
 	}
 	return c.rank(task, attempt, c.n.members.nodes(), avoid)

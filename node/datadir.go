@@ -39,11 +39,14 @@ type dataDir struct {
 // identity is who this node is in which mesh. It outlives restarts: until the
 // log speaks again, it tells whom to trust.
 type identity struct {
-	Format  int              `json:"format"`
-	Mesh    labmesh.MeshID   `json:"mesh_id"`
-	Role    labmesh.Role     `json:"role"`
-	Founder bool             `json:"founder,omitempty"`
-	Members []labmesh.Member `json:"members,omitempty"`
+	Format  int            `json:"format"`
+	Mesh    labmesh.MeshID `json:"mesh_id"`
+	Role    labmesh.Role   `json:"role"`
+	Founder bool           `json:"founder,omitempty"`
+	// Leaf says that the node holds no copy of the log. Replicas are then those that do, as far as it is known.
+	Leaf     bool             `json:"leaf,omitempty"`
+	Replicas []labmesh.NodeID `json:"replicas,omitempty"`
+	Members  []labmesh.Member `json:"members,omitempty"`
 }
 
 // apiAccess tells the command line on this machine where the node is, and lets

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
@@ -13,13 +14,13 @@ import (
 	"time"
 
 	"labmesh"
-	"labmesh/consensus"
 	"labmesh/content"
 	"labmesh/content/pack"
 	"labmesh/content/store"
 	"labmesh/content/swarm"
 	"labmesh/exec/artifacts"
 	"labmesh/mesh"
+	"labmesh/state"
 )
 
 // Limits on files.
@@ -48,6 +49,7 @@ type files struct {
 	logger  *slog.Logger
 	calm    func(context.Context) // waits, within a bound, while something is measured here
 	spread  chan string           // trees that are to be on a second node
+	used    func() []string       // trees that tasks of the mesh use
 
 	mu      sync.Mutex
 	fresh   map[string]*lately // trees that came lately
@@ -60,8 +62,8 @@ type lately struct {
 	spread bool      // it is on a second node, or on its way there
 }
 
-func openFiles(cfg Config, host *mesh.Host, m *members, calm func(context.Context)) (*files, error) {
-	f := &files{calm: calm, members: m, host: host, logger: cfg.Logger, spread: make(chan string, spreadQueue), fresh: map[string]*lately{}}
+func openFiles(cfg Config, host *mesh.Host, m *members, used func() []string, calm func(context.Context)) (*files, error) {
+	f := &files{calm: calm, used: used, members: m, host: host, logger: cfg.Logger, spread: make(chan string, spreadQueue), fresh: map[string]*lately{}}
 	dir := filepath.Join(cfg.DataDir, blobsDir)
 	var err error
 	if f.store, err = store.Open(dir, store.Config{BytesMax: cfg.BlobCache, InUse: f.inUse}); err != nil {
@@ -92,8 +94,8 @@ func (f *files) peers() []labmesh.NodeID {
 // came lately.
 func (f *files) inUse() []string {
 	ids := map[string]bool{}
-	if r := f.members.replica.Load(); r != nil {
-		inView(r, ids)
+	for _, id := range f.used() {
+		ids[id] = true
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -108,8 +110,10 @@ func (f *files) inUse() []string {
 	return out
 }
 
-func inView(r *consensus.Replica, ids map[string]bool) {
-	for t := range r.View().Tasks(0) {
+// treesOf are the trees that tasks in a view use.
+func treesOf(view state.View) []string {
+	ids := map[string]bool{}
+	for t := range view.Tasks(0) {
 		if t.Spec.Bundle != "" && !t.Phase.Final() {
 			ids[t.Spec.Bundle] = true
 		}
@@ -122,6 +126,7 @@ func inView(r *consensus.Replica, ids map[string]bool) {
 			ids[t.Outputs.Tree] = true
 		}
 	}
+	return slices.Collect(maps.Keys(ids))
 }
 
 // need keeps a tree from making room for others for a while.

@@ -4,7 +4,10 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
+	"fmt"
+	"slices"
 	"time"
 
 	"labmesh"
@@ -70,17 +73,33 @@ func (n *Node) joinBy(ctx context.Context, inv security.Invite) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, joinTimeout)
 	defer cancel()
+	wish, err := json.Marshal(joinWords{Leaf: n.cfg.Leaf != nil && *n.cfg.Leaf})
+	if err != nil {
+		return err
+	}
 	reply, err := n.host.Join(ctx, inv.Addrs, inv.ID, inv.Secret, mesh.JoinRequest{
-		Hostname: n.cfg.Hostname, Version: n.cfg.Version, Feature: n.cfg.feature(),
+		Hostname: n.cfg.Hostname, Version: n.cfg.Version, Feature: n.cfg.feature(), Payload: wish,
 	})
 	if err != nil {
 		return err
 	}
-	id.Role, id.Members = reply.Role, reply.Members
+	var verdict joinWords
+	if len(reply.Payload) > 0 {
+		if err := json.Unmarshal(reply.Payload, &verdict); err != nil {
+			return fmt.Errorf("join: %w", err)
+		}
+	}
+	id.Role, id.Members, id.Leaf, id.Replicas = reply.Role, reply.Members, verdict.Leaf, verdict.Replicas
 	n.members.set(id)
+	if id.Leaf {
+		n.host.Untrust(n.members.nodes()...)
+	}
 	for _, m := range reply.Members {
-		if m.Node != n.host.ID() {
-			n.host.Learn(m.Node, m.Addrs...)
+		if m.Node == n.host.ID() {
+			continue
+		}
+		n.host.Learn(m.Node, m.Addrs...)
+		if !id.Leaf { // a leaf has the members from its replica
 			n.host.Trust(m.Node)
 		}
 	}
@@ -96,7 +115,7 @@ var _ mesh.JoinHandler = (*gate)(nil)
 func (g *gate) InviteKey(_ context.Context, id string) ([]byte, error) {
 	replica := g.members.replica.Load()
 	if replica == nil {
-		return nil, labmesh.Refuse(labmesh.Unavailable, "this node has only just started: try again")
+		return nil, labmesh.Refuse(labmesh.Unavailable, "this node has only just started, or holds no copy of the log: try again, or another")
 	}
 	inv, ok := replica.View().Invite(id)
 	switch {
@@ -119,6 +138,10 @@ func (g *gate) Admit(ctx context.Context, req mesh.JoinRequest) (mesh.JoinReply,
 	if refused := g.room(req.Node); refused != nil {
 		return mesh.JoinReply{}, refused
 	}
+	var wish joinWords
+	if len(req.Payload) > 0 && json.Unmarshal(req.Payload, &wish) != nil {
+		return mesh.JoinReply{}, labmesh.Refuse(labmesh.Invalid, "join: malformed request")
+	}
 	rc, err := replica.Propose(ctx, labmesh.PutMember{
 		Member: labmesh.Member{Node: req.Node, Hostname: req.Hostname, Addrs: req.Addrs}, Invite: req.InviteID,
 	})
@@ -132,7 +155,13 @@ func (g *gate) Admit(ctx context.Context, req mesh.JoinRequest) (mesh.JoinReply,
 		return mesh.JoinReply{}, err
 	}
 	member, _ := replica.View().Member(req.Node)
-	reply := mesh.JoinReply{Mesh: g.members.id().Mesh, Role: member.Role}
+	verdict := joinWords{Replicas: (*Node)(g).replicas()}
+	verdict.Leaf = wish.Leaf || g.full(member, verdict.Replicas)
+	words, err := json.Marshal(verdict)
+	if err != nil {
+		return mesh.JoinReply{}, err
+	}
+	reply := mesh.JoinReply{Mesh: g.members.id().Mesh, Role: member.Role, Payload: words}
 	heard := g.host.Heard()
 	for m := range replica.View().Members() {
 		if m.Banned {
@@ -150,8 +179,18 @@ func (g *gate) Admit(ctx context.Context, req mesh.JoinRequest) (mesh.JoinReply,
 	return reply, nil
 }
 
-// room refuses a newcomer for whom no replica is left: a node without one could
-// not take part yet.
+// membersMax bounds how many nodes a mesh may have: each is known to all, and
+// every replica keeps in touch with each.
+const membersMax = 1000
+
+// joinWords are what newcomer and gate say to each other beside what mesh does.
+type joinWords struct {
+	// Leaf is the newcomer's wish to hold no copy of the log, or the gate's word that it shall not.
+	Leaf     bool             `json:"leaf,omitempty"`
+	Replicas []labmesh.NodeID `json:"replicas,omitempty"` // who holds the log
+}
+
+// room refuses a newcomer to a mesh that has as many members as it can have.
 func (g *gate) room(newcomer labmesh.NodeID) *labmesh.Error {
 	members := 0
 	for m := range g.members.replica.Load().View().Members() {
@@ -159,10 +198,35 @@ func (g *gate) room(newcomer labmesh.NodeID) *labmesh.Error {
 			members++
 		}
 	}
-	if members >= g.cfg.MaxReplicas {
-		return labmesh.Refuse(labmesh.Denied, "the mesh has %d nodes, as many as it takes: start its nodes with a higher --max-replicas to let more in", members)
+	if members >= membersMax {
+		return labmesh.Refuse(labmesh.Denied, "the mesh has %d nodes, as many as it can have: ban those that are gone for good (labmesh ban)", members)
 	}
 	return nil
+}
+
+// onTheWay is how long a node that joined and is not heard of yet has a place
+// among the replicas kept.
+const onTheWay = time.Minute
+
+// full reports whether the places for replicas are taken by those that are
+// replicas and those that joined before the newcomer and are to be. By the order of the log two that
+// come at the same time through different nodes are not both given the last place.
+func (g *gate) full(newcomer *labmesh.Member, replicas []labmesh.NodeID) bool {
+	if slices.Contains(replicas, newcomer.Node) {
+		return false
+	}
+	heard, view := g.host.Heard(), g.members.replica.Load().View()
+	taken := len(replicas)
+	for m := range view.Members() {
+		if m.Banned || m.Index >= newcomer.Index || slices.Contains(replicas, m.Node) {
+			continue
+		}
+		h, ok := heard[m.Node]
+		if ok && !h.Advert.Leaf || !ok && view.Now().Sub(m.Joined) < onTheWay {
+			taken++
+		}
+	}
+	return taken >= g.cfg.MaxReplicas
 }
 
 // makeKnown founds the mesh in the log if this node is its founder, and gives
@@ -195,13 +259,10 @@ func (n *Node) makeKnown(ctx context.Context) error {
 	if err != nil || ctx.Err() != nil {
 		return err
 	}
-	if err := n.replica.Await(ctx, index); err != nil {
+	if err := n.tie.Await(ctx, index); err != nil {
 		return err
 	}
-	n.service.caughtUp.Store(true)
-	if n.listener == nil {
-		return nil
-	}
+	n.caughtUp.Store(true)
 	return n.dir.saveAPI(access)
 }
 
@@ -209,7 +270,7 @@ func (n *Node) makeKnown(ctx context.Context) error {
 func (n *Node) insist(ctx context.Context, cmds ...labmesh.Command) (uint64, error) {
 	var told time.Time
 	for {
-		rc, err := n.replica.Propose(ctx, cmds...)
+		rc, err := n.tie.Propose(ctx, cmds...)
 		switch {
 		case ctx.Err() != nil:
 			return 0, ctx.Err()
@@ -225,7 +286,7 @@ func (n *Node) insist(ctx context.Context, cmds ...labmesh.Command) (uint64, err
 		}
 		if time.Since(told) > insistTell {
 			told = time.Now()
-			n.cfg.Logger.WarnContext(ctx, "waiting for a leader: a majority of the voters must be up and reachable", "connected", len(n.host.Connected()), "err", err)
+			n.cfg.Logger.WarnContext(ctx, "waiting for a leader: a majority of the voters must be up and reachable, and a node that is to hold the log needs a place under --max-replicas", "connected", len(n.host.Connected()), "err", err)
 		}
 		select {
 		case <-time.After(insistPause):
@@ -248,7 +309,7 @@ func (s *service) Invite(ctx context.Context, r httpapi.InviteRequest) (string, 
 	}
 	addrs := n.host.Addrs()
 	for node, h := range n.host.Heard() {
-		if node != n.host.ID() && len(h.Advert.Addrs) > 0 {
+		if node != n.host.ID() && len(h.Advert.Addrs) > 0 && !h.Advert.Leaf { // a leaf lets nobody in
 			addrs = append(addrs, h.Advert.Addrs[0])
 		}
 	}

@@ -14,7 +14,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"labmesh"
-	"labmesh/consensus"
 	"labmesh/exec"
 	"labmesh/exec/bench/engines"
 	"labmesh/exec/probe"
@@ -38,7 +37,7 @@ type labour struct {
 	finder     *engines.Finder                            // nil with runners from elsewhere
 	recheck    chan struct{}                              // somebody wants the machine looked at anew
 	sampler    *probe.Sampler
-	replica    *consensus.Replica
+	mesh       tie
 	logger     *slog.Logger
 	warm       func(context.Context) // readies what the first tasks will need
 	tell       func()                // has the others hear of a change at once
@@ -50,8 +49,8 @@ type labour struct {
 	self labmesh.Worker // its capabilities may change
 }
 
-func openLabour(ctx context.Context, cfg Config, processes *process.Host, machine *quiet.Machine, host *mesh.Host, r *consensus.Replica, printed printed, f *files, t *tether) (*labour, error) {
-	l := &labour{tether: t, processes: processes, machine: machine, tell: host.AdvertNow, replica: r, logger: cfg.Logger, sampler: probe.NewSampler(cfg.DataDir), registered: make(chan struct{}), recheck: make(chan struct{}, 1)}
+func openLabour(ctx context.Context, cfg Config, processes *process.Host, machine *quiet.Machine, host *mesh.Host, to tie, printed printed, f *files, t *tether) (*labour, error) {
+	l := &labour{tether: t, processes: processes, machine: machine, tell: host.AdvertNow, mesh: to, logger: cfg.Logger, sampler: probe.NewSampler(cfg.DataDir), registered: make(chan struct{}), recheck: make(chan struct{}, 1)}
 	if cfg.Parts.Runners == nil {
 		l.finder = newFinder(cfg)
 	}
@@ -64,17 +63,14 @@ func openLabour(ctx context.Context, cfg Config, processes *process.Host, machin
 			t.Warm(ctx)
 		}
 	}
-	node, id := host.ID(), cfg.WorkerID
-	if id == "" {
-		id = labmesh.WorkerID("w-" + string(node[max(0, len(node)-8):]))
-	}
-	l.desk, t.worker = &desk{worker: id, replica: r}, id
+	node, id := host.ID(), cfg.workerID(host.ID())
+	l.desk, t.worker = &desk{worker: id, mesh: to}, id
 	var programs exec.Programs
 	if l.processes != nil {
 		programs = l.processes
 	}
 	if l.worker, err = exec.Open(ctx, exec.Config{
-		Worker: id, Dir: filepath.Join(cfg.DataDir, attemptsDir), Slots: cfg.Slots, Desk: l.desk, Runners: runners, Files: f, Secrets: l.secret, Logger: cfg.Logger,
+		Worker: id, Dir: filepath.Join(cfg.DataDir, attemptsDir), Slots: cfg.Slots, Desk: l.desk, Runners: runners, Files: f, Secrets: to.Secret, Logger: cfg.Logger,
 		Printed: printed, Programs: programs, Detach: cfg.KeepOnStop, Held: machine.Held, Lease: t, LeaseTime: scheduler.Lease,
 	}); err != nil {
 		return nil, errors.Join(err, l.Close())
@@ -118,15 +114,6 @@ func (l *labour) openRunners(cfg Config) (map[labmesh.Kind]exec.Runner, error) {
 	return runner.New(l.processes, os.Environ(), runner.In(box(cfg)), runner.Benchmarks(l.finder.Find, l.machine))
 }
 
-// secret is the value of a secret as this node's view has it.
-func (l *labour) secret(name string) (string, bool) {
-	s, ok := l.replica.View().Secret(name)
-	if !ok {
-		return "", false
-	}
-	return s.Value, true
-}
-
 // run registers the worker, then works until ctx ends.
 func (l *labour) run(ctx context.Context) error {
 	index, err := l.register(ctx)
@@ -135,7 +122,7 @@ func (l *labour) run(ctx context.Context) error {
 	}
 	// Only now is the view known to be newer than this process: what it showed
 	// while the log was replayed may be long over.
-	if err := l.replica.Await(ctx, index); err != nil {
+	if err := l.mesh.Await(ctx, index); err != nil {
 		return err
 	}
 	l.desk.open.Store(true)
@@ -170,7 +157,7 @@ func (l *labour) leave() {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), leaveWait)
 	defer cancel()
-	if _, err := l.replica.Propose(ctx, labmesh.LoseWorker{ID: l.self.ID, Reason: "its node was stopped", Stopped: true}); err != nil {
+	if _, err := l.mesh.Propose(ctx, labmesh.LoseWorker{ID: l.self.ID, Reason: "its node was stopped", Stopped: true}); err != nil {
 		l.logger.DebugContext(ctx, "the mesh was not told that this worker goes", "err", err)
 	}
 }
@@ -178,7 +165,7 @@ func (l *labour) leave() {
 // register proposes the worker until the mesh has it.
 func (l *labour) register(ctx context.Context) (uint64, error) {
 	for {
-		rc, err := l.replica.Propose(ctx, labmesh.PutWorker{Worker: l.worksAs()})
+		rc, err := l.mesh.Propose(ctx, labmesh.PutWorker{Worker: l.worksAs()})
 		switch {
 		case ctx.Err() != nil:
 			return 0, ctx.Err()
@@ -220,14 +207,14 @@ func (l *labour) tellAccepts(ctx context.Context) error {
 // stayRegistered comes back when the mesh gave the worker up.
 func (l *labour) stayRegistered(ctx context.Context) error {
 	for ctx.Err() == nil {
-		changed := l.replica.Changed()
-		if w, ok := l.replica.View().Worker(l.self.ID); !ok || w.Status == labmesh.WorkerOffline {
+		changed := l.mesh.Changed()
+		if !l.mesh.Registered(l.self.ID) {
 			l.logger.WarnContext(ctx, "the mesh had lost this worker; it registers again")
 			index, err := l.register(ctx)
 			if err != nil {
 				return err
 			}
-			if err := l.replica.Await(ctx, index); err != nil {
+			if err := l.mesh.Await(ctx, index); err != nil {
 				return err
 			}
 			continue
@@ -253,7 +240,7 @@ func (l *labour) Close() (err error) {
 
 // advert is what this node says of itself now.
 func (n *Node) advert() labmesh.Advert {
-	a := labmesh.Advert{API: n.URL(), Version: n.cfg.Version, Feature: n.cfg.feature()}
+	a := labmesh.Advert{API: n.URL(), Version: n.cfg.Version, Feature: n.cfg.feature(), Leaf: n.members.id().Leaf}
 	l := n.labour.Load()
 	if l == nil {
 		return a
@@ -272,31 +259,28 @@ func (n *Node) advert() labmesh.Advert {
 	return a
 }
 
-// desk is the worker's desk in this node's own view.
+// desk is the worker's desk, as what ties it to the mesh shows it.
 type desk struct {
-	worker  labmesh.WorkerID
-	replica *consensus.Replica
-	open    atomic.Bool
+	worker labmesh.WorkerID
+	mesh   tie
+	open   atomic.Bool
 }
 
 var _ exec.Desk = (*desk)(nil)
 
 // Assigned is nothing before the view has caught up with this start.
-func (d *desk) Assigned() (held []*labmesh.Task) {
+func (d *desk) Assigned() []*labmesh.Task {
 	if !d.open.Load() {
 		return nil
 	}
-	for t := range d.replica.View().Held(d.worker) {
-		held = append(held, t)
-	}
-	return held
+	return d.mesh.Held(d.worker)
 }
 
 // Changed is closed at the next change of the view.
-func (d *desk) Changed() <-chan struct{} { return d.replica.Changed() }
+func (d *desk) Changed() <-chan struct{} { return d.mesh.Changed() }
 
 // Report proposes the worker's words.
 func (d *desk) Report(ctx context.Context, cmds []labmesh.Command) ([]labmesh.Answer, error) {
-	rc, err := d.replica.Propose(ctx, cmds...)
+	rc, err := d.mesh.Propose(ctx, cmds...)
 	return rc.Answers, err
 }

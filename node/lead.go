@@ -192,7 +192,7 @@ const zoneTag = "zone"
 
 func (l *leader) membership() (consensus.MembershipInput, error) {
 	now := time.Now()
-	in := consensus.MembershipInput{Self: l.host.ID(), Now: now, MaxReplicas: l.cfg.MaxReplicas, Heard: map[labmesh.NodeID]consensus.Heard{}, Zones: map[labmesh.NodeID]string{}}
+	in := consensus.MembershipInput{Self: l.host.ID(), Now: now, MaxReplicas: l.cfg.MaxReplicas, Heard: map[labmesh.NodeID]consensus.Heard{}, Zones: map[labmesh.NodeID]string{}, Leaves: map[labmesh.NodeID]bool{}}
 	var err error
 	if in.Servers, err = l.replica.Servers(); err != nil {
 		return in, err
@@ -216,6 +216,7 @@ func (l *leader) membership() (consensus.MembershipInput, error) {
 		if _, ok := l.since[node]; !ok {
 			l.since[node] = h.At
 		}
+		in.Leaves[node] = h.Advert.Leaf
 		p, ok := progress[node]
 		last := h.At
 		if p.Answered.After(last) {

@@ -153,7 +153,7 @@ func (n *Node) serveLeases(ctx context.Context) error {
 type tether struct {
 	worker  labmesh.WorkerID
 	self    labmesh.NodeID
-	replica *consensus.Replica
+	mesh    tie // which knows who leads
 	streams *mesh.Streams
 	leads   *atomic.Pointer[leases]
 	uptime  func() time.Duration // on a clock that nobody sets, and that goes on while the machine sleeps
@@ -173,7 +173,7 @@ type tether struct {
 var _ exec.Lease = (*tether)(nil)
 
 func newTether(n *Node) *tether {
-	t := &tether{self: n.host.ID(), replica: n.replica, streams: n.host.Streams(leaseProtocol).CloseOnSilence(), leads: &n.leases, uptime: n.cfg.Parts.Uptime, wanted: make(chan struct{}, 1)}
+	t := &tether{self: n.host.ID(), mesh: n.tie, streams: n.host.Streams(leaseProtocol).CloseOnSilence(), leads: &n.leases, uptime: n.cfg.Parts.Uptime, wanted: make(chan struct{}, 1)}
 	if t.uptime == nil {
 		t.uptime = uptime
 	}
@@ -279,7 +279,7 @@ func (t *tether) watch(ctx context.Context, w *exec.Worker, engaged <-chan struc
 func (t *tether) renew(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, renewTimeout)
 	defer cancel()
-	leader, _ := t.replica.Leader()
+	leader, _ := t.mesh.Leader()
 	switch leader {
 	case "":
 		return errors.New("no leader is known")

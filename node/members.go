@@ -3,7 +3,9 @@ package node
 import (
 	"context"
 	"log/slog"
+	"maps"
 	"slices"
+	"strings"
 	"sync/atomic"
 
 	"labmesh"
@@ -32,13 +34,22 @@ func (m *members) follow(r *consensus.Replica) { m.replica.Store(r) }
 func (m *members) admit(node labmesh.NodeID, _ string) bool {
 	r := m.replica.Load()
 	if r == nil {
-		return false
+		return m.id().Leaf && slices.ContainsFunc(m.id().Members, func(k labmesh.Member) bool { return k.Node == node && !k.Banned })
 	}
 	member, ok := r.View().Member(node)
 	return ok && !member.Banned
 }
 
-// nodes are the members to keep connected to.
+// keep are the members to keep connected to: all, or for a leaf those that hold the log. Whoever else is
+// wanted is reached when it is.
+func (m *members) keep() []labmesh.NodeID {
+	if id := m.id(); id.Leaf && len(id.Replicas) > 0 {
+		return id.Replicas
+	}
+	return m.nodes()
+}
+
+// nodes are the members that are not banned.
 func (m *members) nodes() (out []labmesh.NodeID) {
 	for _, member := range m.list() {
 		if !member.Banned {
@@ -88,8 +99,34 @@ func (m *members) newest(r *consensus.Replica) (index uint64) {
 	return index
 }
 
+// told takes in what a leaf is told of members: those that came or changed, and who the replicas are.
+func (m *members) told(ctx context.Context, came []labmesh.Member, replicas []labmesh.NodeID) {
+	id := m.id()
+	if len(came) == 0 && (len(replicas) == 0 || slices.Equal(replicas, id.Replicas)) {
+		return
+	}
+	byNode := map[labmesh.NodeID]labmesh.Member{}
+	for _, member := range slices.Concat(id.Members, came) {
+		byNode[member.Node] = member
+	}
+	id.Members = slices.SortedFunc(maps.Values(byNode), func(a, b labmesh.Member) int { return strings.Compare(string(a.Node), string(b.Node)) })
+	if len(replicas) > 0 {
+		id.Replicas = replicas
+	}
+	m.set(id)
+	m.changed(ctx)
+}
+
+// newestKnown is the log index of the newest member that a leaf knows of.
+func (m *members) newestKnown() (index uint64) {
+	for _, member := range m.id().Members {
+		index = max(index, member.Index)
+	}
+	return index
+}
+
 func (m *members) changed(ctx context.Context) {
-	list := m.list()
+	list := slices.Clone(m.list())
 	heard := m.host.Heard()
 	for i := range list {
 		member := &list[i]
@@ -105,7 +142,7 @@ func (m *members) changed(ctx context.Context) {
 	}
 	m.host.MembersChanged()
 	id := m.id()
-	id.Members = slices.Clone(list)
+	id.Members = list
 	m.set(id)
 	if err := m.dir.saveIdentity(id); err != nil {
 		m.logger.WarnContext(ctx, "members not written down for the next start", "err", err)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -17,6 +18,7 @@ import (
 	"labmesh/exec/quiet"
 	"labmesh/mesh"
 	"labmesh/node/httpapi"
+	"labmesh/node/leaf"
 	"labmesh/scheduler"
 )
 
@@ -30,6 +32,8 @@ const (
 	contentProtocol = "/labmesh/content/1"
 	clockProtocol   = "/labmesh/clock/1"
 	leaseProtocol   = "/labmesh/lease/1"
+	leafProtocol    = "/labmesh/leaf/1"
+	httpProtocol    = "/labmesh/http/1"
 )
 
 // Limits of a node's start and stop.
@@ -40,7 +44,8 @@ const (
 	trimAfter       = 3 * time.Second // until what only the start needed is given back
 )
 
-// Node is one node of a mesh. Open makes it, Run runs it, Close releases it.
+// Node is one node of a mesh. Open makes it, Run runs it, Close releases it. It
+// has either a replica, and with it a ledger and a service, or the desk of a leaf.
 type Node struct {
 	cfg       Config
 	dir       *dataDir
@@ -49,13 +54,18 @@ type Node struct {
 	ledger    *ledger
 	files     *files
 	replica   *consensus.Replica
+	desk      *leaf.Desk
+	tie       tie // of the two the one that there is
 	copies    *copies
 	processes *process.Host          // nil on a node that runs no programs
 	machine   *quiet.Machine         // nil likewise
 	labour    atomic.Pointer[labour] // nil on a node that takes no work; the host asks for it before Open is done
 	leases    atomic.Pointer[leases] // of this leadership; nil while this node does not lead
 	service   *service
+	door      httpapi.Door // answers HTTP
 	listener  net.Listener
+	began     time.Time
+	caughtUp  atomic.Bool // it has seen the mesh as it was after the node had started, or later
 	ready     chan struct{}
 }
 
@@ -66,7 +76,7 @@ func Open(ctx context.Context, cfg Config) (_ *Node, err error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	n := &Node{cfg: cfg, ready: make(chan struct{})}
+	n := &Node{cfg: cfg, began: time.Now(), ready: make(chan struct{})}
 	defer func() {
 		if err != nil {
 			if n.processes != nil {
@@ -88,32 +98,63 @@ func Open(ctx context.Context, cfg Config) (_ *Node, err error) {
 	if err := n.enter(ctx); err != nil {
 		return nil, err
 	}
-	if n.ledger, err = openLedger(ctx, cfg); err != nil {
+	openTie := n.openReplica
+	if n.members.id().Leaf {
+		openTie = n.openLeaf
+	}
+	if err := openTie(ctx); err != nil {
 		return nil, err
 	}
-	if n.files, err = openFiles(cfg, n.host, n.members, n.calm); err != nil {
-		return nil, err
-	}
-	if n.replica, err = consensus.Open(ctx, consensus.Config{
-		ID: n.host.ID(), Dir: cfg.DataDir, Memory: cfg.Parts.Log, Found: n.members.id().Founder, Profile: cfg.Profile, SumEvery: cfg.Parts.SumEvery,
-		Raft: n.host.Streams(raftProtocol).CloseOnSilence(), Forward: n.host.Streams(forwardProtocol),
-		Ledger: n.ledger, Logger: cfg.Logger,
-	}); err != nil {
-		return nil, err
-	}
-	n.members.follow(n.replica)
 	if n.copies, err = openCopies(n); err != nil {
 		return nil, err
 	}
 	if !cfg.NoWork {
-		l, err := openLabour(ctx, cfg, n.processes, n.machine, n.host, n.replica, n.copies.sender.Watch, n.files, newTether(n))
+		l, err := openLabour(ctx, cfg, n.processes, n.machine, n.host, n.tie, n.copies.sender.Watch, n.files, newTether(n))
 		if err != nil {
 			return nil, err
 		}
 		n.labour.Store(l)
 	}
-	n.service = newService(n)
 	return n, nil
+}
+
+// openReplica readies what a node is that holds the log.
+func (n *Node) openReplica(ctx context.Context) (err error) {
+	if n.ledger, err = openLedger(ctx, n.cfg); err != nil {
+		return err
+	}
+	if n.files, err = openFiles(n.cfg, n.host, n.members, n.trees, n.calm); err != nil {
+		return err
+	}
+	if n.replica, err = consensus.Open(ctx, consensus.Config{
+		ID: n.host.ID(), Dir: n.cfg.DataDir, Memory: n.cfg.Parts.Log, Found: n.members.id().Founder, Profile: n.cfg.Profile, SumEvery: n.cfg.Parts.SumEvery,
+		Raft: n.host.Streams(raftProtocol).CloseOnSilence(), Forward: n.host.Streams(forwardProtocol),
+		Ledger: n.ledger, Logger: n.cfg.Logger,
+	}); err != nil {
+		return err
+	}
+	n.members.follow(n.replica)
+	n.tie = replicaTie{n.replica}
+	n.service = newService(n)
+	n.door, err = httpapi.New(httpapi.Config{Service: n.service, Logger: n.cfg.Logger, Version: n.cfg.Version, LoopbackOnly: n.cfg.loopback(), Collectors: n.files.collectors()})
+	return err
+}
+
+// trees are the trees of files that tasks use, as this node's view has them.
+func (n *Node) trees() []string {
+	if r := n.members.replica.Load(); r != nil {
+		return treesOf(r.View())
+	}
+	return nil
+}
+
+// replicas are the nodes that hold the log, as far as this one knows.
+func (n *Node) replicas() []labmesh.NodeID {
+	if n.replica == nil {
+		return n.members.id().Replicas
+	}
+	status := n.replica.Status()
+	return slices.Concat(status.Voters, status.Learners)
 }
 
 // listen takes the HTTP address, so that a port in use is known before anything else happens.
@@ -140,6 +181,9 @@ func (n *Node) enter(ctx context.Context) error {
 		if err := n.checkInvites(id.Mesh); err != nil {
 			return err
 		}
+		if err := n.turn(&id); err != nil {
+			return err
+		}
 		n.members.set(id)
 		if id.Format < formatVersion { // before anything is written that an older build would not find
 			if err := n.dir.saveIdentity(id); err != nil {
@@ -150,6 +194,9 @@ func (n *Node) enter(ctx context.Context) error {
 	}
 	if len(n.cfg.Join) > 0 {
 		return n.join(ctx)
+	}
+	if n.cfg.Leaf != nil && *n.cfg.Leaf {
+		return labmesh.RefuseField("leaf", "--leaf: a mesh cannot be founded by a node that holds no copy of its log: give an invite with --join")
 	}
 	id = identity{Mesh: newMeshID(), Role: labmesh.RoleNode, Founder: true}
 	n.members.set(id)
@@ -162,7 +209,7 @@ func (n *Node) enter(ctx context.Context) error {
 func (n *Node) openHost(ctx context.Context, id labmesh.MeshID) (err error) {
 	n.host, err = mesh.Open(ctx, mesh.Config{
 		Mesh: id, Dir: n.cfg.DataDir, Listen: n.cfg.MeshListen, Libp2p: n.cfg.Parts.Libp2p,
-		Admit: n.members.admit, Members: n.members.nodes, Advert: n.advert, Join: (*gate)(n),
+		Admit: n.members.admit, Members: n.members.keep, Advert: n.advert, Join: (*gate)(n),
 		Lease: scheduler.Lease, Logger: n.cfg.Logger,
 		NoMDNS: n.cfg.Parts.NoDiscovery, NoDHT: n.cfg.Parts.NoDiscovery,
 	})
@@ -173,7 +220,9 @@ func (n *Node) openHost(ctx context.Context, id labmesh.MeshID) (err error) {
 	for _, m := range n.members.id().Members {
 		if m.Node != n.host.ID() && !m.Banned {
 			n.host.Learn(m.Node, m.Addrs...)
-			n.host.Trust(m.Node)
+			if !n.members.id().Leaf { // which goes by what was written down until it hears more
+				n.host.Trust(m.Node)
+			}
 		}
 	}
 	return nil
@@ -182,11 +231,17 @@ func (n *Node) openHost(ctx context.Context, id labmesh.MeshID) (err error) {
 // Run takes part in the mesh until ctx ends. Then it stops taking requests,
 // ends its attempts and says so, passes leadership on, and leaves.
 func (n *Node) Run(ctx context.Context) error {
-	infra := level{n.host.Run, n.ledger.run, n.serveLogs, n.serveLedger, n.serveClock, n.serveLeases, n.copies.serve}
+	infra := level{n.host.Run, n.serveLogs, n.serveClock, n.copies.serve}
 	last := level{n.copies.sender.Run, n.files.run} // words of attempts, which may be those of their end, and their files
-	log := level{n.replica.Run}
-	way := level{n.handOver}
-	work := level{n.lead, n.fillLedger, n.members.run, n.announce}
+	log, way, work := level{}, level{}, level{n.announce}
+	if n.replica != nil {
+		infra = append(infra, n.ledger.run, n.serveLedger, n.serveLeases)
+		log = append(log, n.replica.Run)
+		way = append(way, n.handOver)
+		work = append(work, n.lead, n.fillLedger, n.members.run, n.serveLeaves, n.serveLeafHTTP)
+	} else {
+		log = append(log, n.desk.Run)
+	}
 	if l := n.labour.Load(); l != nil {
 		work = append(work, l.run)
 	}
@@ -258,7 +313,21 @@ func (n *Node) Running() int {
 // Keeps reports whether what runs here can go on without the node.
 func (n *Node) Keeps() bool { return n.processes != nil && n.processes.Keeps() }
 
-// Service is what the node does for its users.
+// Leaf reports whether the node holds no copy of the log.
+func (n *Node) Leaf() bool { return n.replica == nil }
+
+// Handler answers HTTP requests, as at [Node.URL].
+func (n *Node) Handler() http.Handler { return n.door }
+
+// Status is the mesh as this node sees it.
+func (n *Node) Status(ctx context.Context) httpapi.Status {
+	if n.Leaf() {
+		return n.leafStatus()
+	}
+	return n.service.Status(ctx)
+}
+
+// Service is what a node that holds the log does for its users; nil on a leaf.
 func (n *Node) Service() httpapi.Service { return n.service }
 
 // Ready is closed when the node knows a leader, has caught up, and has
@@ -306,11 +375,16 @@ func (n *Node) handOver(ctx context.Context) error {
 }
 
 func (n *Node) serveHTTP(ctx context.Context) error {
-	handler, err := httpapi.New(httpapi.Config{Service: n.service, Logger: n.cfg.Logger, Version: n.cfg.Version, LoopbackOnly: n.cfg.loopback(), Collectors: n.files.collectors()})
-	if err != nil {
-		return err
+	srv := httpapi.NewServer(n.door, n.cfg.Logger)
+	serve := func() error { return srv.Serve(n.listener) }
+	if n.cfg.TLSCert != "" {
+		serve = func() error { return srv.ServeTLS(n.listener, n.cfg.TLSCert, n.cfg.TLSKey) }
 	}
-	srv := httpapi.NewServer(handler)
+	return serveUntil(ctx, srv, serve)
+}
+
+// serveUntil has srv serve until ctx ends, and then end what it answers within a bounded time.
+func serveUntil(ctx context.Context, srv *http.Server, serve func() error) error {
 	var stopped sync.WaitGroup
 	defer stopped.Wait()
 	ctx, cancel := context.WithCancel(ctx)
@@ -324,11 +398,7 @@ func (n *Node) serveHTTP(ctx context.Context) error {
 			_ = srv.Close() // whoever still talks is cut off
 		}
 	})
-	if n.cfg.TLSCert != "" {
-		err = srv.ServeTLS(n.listener, n.cfg.TLSCert, n.cfg.TLSKey)
-	} else {
-		err = srv.Serve(n.listener)
-	}
+	err := serve()
 	if errors.Is(err, http.ErrServerClosed) {
 		return nil
 	}

@@ -40,6 +40,9 @@ func Recover(ctx context.Context, cfg Config, confirm func(Recovery) error) (r R
 	if !ok {
 		return r, labmesh.Refuse(labmesh.Invalid, "recover: there is no node of any mesh in %s", cfg.DataDir)
 	}
+	if id.Leaf {
+		return r, labmesh.Refuse(labmesh.Conflict, "recover: the node of %s is a leaf and holds no copy of the mesh's log: recover on a node that is a replica", cfg.DataDir)
+	}
 	if r.Standing, err = consensus.Inspect(cfg.DataDir, cfg.Logger); err != nil {
 		return r, err
 	}

@@ -6,7 +6,6 @@ import (
 	"io"
 	"iter"
 	"slices"
-	"sync/atomic"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -20,16 +19,14 @@ import (
 
 // service is what the node does for its users, in terms of its parts.
 type service struct {
-	n        *Node
-	began    time.Time
-	caughtUp atomic.Bool
-	fresh    *rate.Limiter
+	n     *Node
+	fresh *rate.Limiter
 }
 
 var _ httpapi.Service = (*service)(nil)
 
 func newService(n *Node) *service {
-	return &service{n: n, began: time.Now(), fresh: rate.NewLimiter(freshenRate, freshenBurst)}
+	return &service{n: n, fresh: rate.NewLimiter(freshenRate, freshenBurst)}
 }
 
 // Authenticate finds out who bears an API key.
@@ -39,7 +36,7 @@ func (s *service) Authenticate(key string) (httpapi.Caller, error) {
 			return httpapi.Caller{Name: k.Name + "/" + k.ID, Role: k.Role}, nil
 		}
 	}
-	if !s.caughtUp.Load() {
+	if !s.n.caughtUp.Load() {
 		return httpapi.Caller{}, labmesh.Refuse(labmesh.Unavailable, "this node has only just started and does not know the mesh's keys yet")
 	}
 	return httpapi.Caller{}, labmesh.Refuse(labmesh.Denied, "this mesh knows no such API key")
@@ -63,7 +60,7 @@ func (s *service) Task(ctx context.Context, id labmesh.TaskID) (labmesh.Task, er
 		return labmesh.Task{}, err
 	}
 	switch {
-	case !ok && !s.caughtUp.Load():
+	case !ok && !s.n.caughtUp.Load():
 		return labmesh.Task{}, labmesh.Refuse(labmesh.Unavailable, "this node has not caught up yet")
 	case !ok:
 		return labmesh.Task{}, labmesh.Refuse(labmesh.NotFound, "no task %s", id)
@@ -237,7 +234,7 @@ func (s *service) Ready() error {
 	if leader, _ := s.n.replica.Leader(); leader == "" {
 		return labmesh.Refuse(labmesh.Unavailable, "no leader")
 	}
-	if !s.caughtUp.Load() {
+	if !s.n.caughtUp.Load() {
 		return labmesh.Refuse(labmesh.Unavailable, "this node has not caught up yet")
 	}
 	return nil
@@ -308,7 +305,7 @@ func (s *service) Status(context.Context) httpapi.Status {
 	out := httpapi.Status{
 		Node: n.host.ID(), Leader: rs.Leader, Mesh: n.Mesh(), Role: "learner", Term: rs.Term, Voters: rs.Voters,
 		Replicas: append(slices.Clone(rs.Voters), rs.Learners...), Quorum: len(rs.Voters)/2 + 1,
-		Applied: view.Index(), Ledger: n.ledger.behind.Applied(), Uptime: time.Since(s.began), Version: n.cfg.Version,
+		Applied: view.Index(), Ledger: n.ledger.behind.Applied(), Uptime: time.Since(n.began), Version: n.cfg.Version,
 		Tasks: view.Counts(), TasksTotal: int(view.Submitted()),
 	}
 	switch {

@@ -280,7 +280,7 @@ func (n *simNode) open() (*simLife, error) {
 func (l *simLife) openLabour(ctx context.Context, w *simWorker) (*labour, error) {
 	cfg, r := l.node.cfg, l.node.replica
 	lab := &labour{
-		desk: &desk{worker: w.id, replica: r}, replica: r, logger: cfg.Logger, warm: func(context.Context) {}, tell: l.advertNow,
+		desk: &desk{worker: w.id, mesh: replicaTie{r}}, mesh: replicaTie{r}, logger: cfg.Logger, warm: func(context.Context) {}, tell: l.advertNow,
 		registered: make(chan struct{}), recheck: make(chan struct{}, 1),
 	}
 	var err error
@@ -319,7 +319,7 @@ func (l *simLife) catchUp(ctx context.Context) error {
 	for ctx.Err() == nil {
 		rc, err := l.node.replica.Propose(ctx, labmesh.WakeTasks{})
 		if err == nil && l.node.replica.Await(ctx, rc.Index) == nil {
-			l.node.service.caughtUp.Store(true)
+			l.node.caughtUp.Store(true)
 			<-ctx.Done()
 			break
 		}

@@ -46,6 +46,7 @@ type upFlags struct {
 	profile  string
 	file     string
 	noInvite bool
+	leaf     bool
 	noGauge  bool
 	onStop   string
 
@@ -92,7 +93,8 @@ Tasks run as the user who runs the node.`,
 	fl.StringToStringVar(&f.tags, "tag", nil, "`key=value` that tasks may ask for; may be repeated")
 	fl.Var(&f.declared, "declare", "a `device` that this machine has, whatever is found: cuda:name=NVIDIA T4,memory_gb=16,compute=7.5; may be repeated")
 	fl.StringVar(&f.blobCache, "blob-cache", "", "how much `SIZE` bundles and artifacts may take on this disk, e.g. 50GiB (default 10GiB, or a tenth of a smaller disk)")
-	fl.IntVar(&f.cfg.MaxReplicas, "max-replicas", consensus.MaxReplicas, "how many nodes of the mesh hold a copy of its log")
+	fl.IntVar(&f.cfg.MaxReplicas, "max-replicas", consensus.MaxReplicas, "how many nodes of the mesh hold a copy of its log; those that join beyond are leaves, which work without one")
+	fl.BoolVar(&f.leaf, "leaf", false, "join without a copy of the log, even where the mesh has room for one; --leaf=false makes a leaf take one")
 	fl.StringVar(&f.profile, "raft-profile", "fast", "`profile` of the timeouts between nodes: fast, or wan for long lines and saturated machines")
 	fl.StringVar(&f.cfg.TLSCert, "tls-cert", "", "certificate `file` for the HTTP API")
 	fl.StringVar(&f.cfg.TLSKey, "tls-key", "", "key `file` for the HTTP API")
@@ -133,6 +135,9 @@ func runUp(cmd *cobra.Command, a *app, f *upFlags) error {
 	cfg, err := f.config(a)
 	if err != nil {
 		return usageError{err}
+	}
+	if cmd.Flags().Changed("leaf") {
+		cfg.Leaf = &f.leaf
 	}
 	cfg.KeepOnStop = func() bool { return f.keeps(context.Cause(cmd.Context())) }
 	noCores()
@@ -262,12 +267,12 @@ func tellReady(ctx context.Context, a *app, n *node.Node, invite bool) {
 	case <-ctx.Done():
 		return
 	}
-	st := n.Service().Status(ctx)
+	st := n.Status(ctx)
 	fmt.Fprintf(a.out, "labmesh ready %s node=%s mesh=%s role=%s\n", n.URL(), st.Node, st.Mesh, st.Role)
 	for _, w := range st.Warnings {
 		a.note("note: %s", w)
 	}
-	if !invite || n.Role() != labmesh.RoleNode {
+	if !invite || n.Leaf() || n.Role() != labmesh.RoleNode {
 		return
 	}
 	inv, err := n.Service().Invite(ctx, httpapi.InviteRequest{Role: labmesh.RoleNode, TTL: upInviteTTL, Uses: upInviteUses, By: "up"})

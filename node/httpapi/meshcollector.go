@@ -18,9 +18,14 @@ type gauge struct {
 	of   func(*Status) float64
 }
 
+// statuser knows how the mesh stands.
+type statuser interface {
+	Status(ctx context.Context) Status
+}
+
 // meshCollector shows the mesh as [Mesh.Status] has it at each scrape.
 type meshCollector struct {
-	mesh    Mesh
+	mesh    statuser
 	gauges  []gauge
 	workers *prometheus.Desc
 	tasks   *prometheus.Desc
@@ -28,7 +33,7 @@ type meshCollector struct {
 	version string
 }
 
-func newMeshCollector(mesh Mesh, version string) *meshCollector {
+func newMeshCollector(mesh statuser, version string) *meshCollector {
 	desc := func(name, help string, labels ...string) *prometheus.Desc {
 		return prometheus.NewDesc("labmesh_"+name, help, labels, nil)
 	}

@@ -21,7 +21,7 @@ type metrics struct {
 }
 
 // newMetrics makes metrics with a registry of their own.
-func newMetrics(mesh Mesh, version string, more []prometheus.Collector) (*metrics, error) {
+func newMetrics(mesh statuser, version string, more []prometheus.Collector) (*metrics, error) {
 	m := &metrics{
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "labmesh_http_requests_total", Help: "HTTP requests answered.",

@@ -15,18 +15,25 @@ const (
 	headerBytesMax = 64 << 10
 )
 
-// NewServer makes a server for a that slow or silent callers cannot hold up. The
+// Door answers HTTP requests.
+type Door interface {
+	http.Handler
+	// EndStreams ends all that lasts until the caller leaves, and refuses more of it. It is safe twice.
+	EndStreams()
+}
+
+// NewServer makes a server for d that slow or silent callers cannot hold up. The
 // caller serves on it and shuts it down; a shutdown ends the streams.
-func NewServer(a *API) *http.Server {
+func NewServer(d Door, logger *slog.Logger) *http.Server {
 	s := &http.Server{
-		Handler:           a,
+		Handler:           d,
 		ReadHeaderTimeout: headerWait,
 		ReadTimeout:       requestWait,
 		WriteTimeout:      requestWait,
 		IdleTimeout:       idleWait,
 		MaxHeaderBytes:    headerBytesMax,
-		ErrorLog:          slog.NewLogLogger(a.log.Handler(), slog.LevelDebug),
+		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelDebug),
 	}
-	s.RegisterOnShutdown(a.EndStreams)
+	s.RegisterOnShutdown(d.EndStreams)
 	return s
 }

@@ -174,7 +174,8 @@ type Worker struct {
 type Status struct {
 	Node, Leader labmesh.NodeID // Leader is "" when none is known
 	Mesh         labmesh.MeshID
-	Role         string // leader, voter, learner or leaf
+	Role         string         // leader, voter, learner or leaf
+	Via          labmesh.NodeID // the replica that a leaf asks; "" elsewhere
 	Term         uint64
 	Voters       []labmesh.NodeID
 	Replicas     []labmesh.NodeID

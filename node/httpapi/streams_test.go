@@ -31,7 +31,7 @@ func serve(t *testing.T, f *fake, change ...func(*Config)) (url string, a *API, 
 	t.Helper()
 	a, logs = newAPI(t, f, change...)
 	s := httptest.NewUnstartedServer(nil)
-	s.Config = NewServer(a)
+	s.Config = NewServer(a, a.log)
 	s.Start()
 	t.Cleanup(s.Close)
 	return s.URL, a, logs
@@ -185,7 +185,7 @@ func TestAShutdownEndsStreams(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := NewServer(a)
+	s := NewServer(a, a.log)
 	served := make(chan error, 1)
 	go func() { served <- s.Serve(l) }()
 	url := "http://" + l.Addr().String()
@@ -380,7 +380,7 @@ func TestTheServersOwnLimitsDoNotCutStreams(t *testing.T) {
 	t.Parallel()
 	a, _ := newAPI(t, newFake(), func(c *Config) { c.Limits.Heartbeat = 20 * time.Millisecond })
 	s := httptest.NewUnstartedServer(nil)
-	s.Config = NewServer(a)
+	s.Config = NewServer(a, a.log)
 	s.Config.ReadTimeout, s.Config.WriteTimeout = 50*time.Millisecond, 50*time.Millisecond
 	s.Start()
 	t.Cleanup(s.Close)
@@ -393,7 +393,7 @@ func TestASlowHeaderIsCutOff(t *testing.T) {
 	t.Parallel()
 	a, _ := newAPI(t, newFake())
 	s := httptest.NewUnstartedServer(nil)
-	s.Config = NewServer(a)
+	s.Config = NewServer(a, a.log)
 	if c := s.Config; c.ReadHeaderTimeout <= 0 || c.ReadTimeout <= 0 || c.WriteTimeout <= 0 || c.IdleTimeout <= 0 || c.MaxHeaderBytes <= 0 {
 		t.Errorf("a limit is not set: %+v", c)
 	}

@@ -8,6 +8,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -35,6 +36,8 @@ type Mesh struct {
 	Nodes []*Node
 	// Calibrate measures the machines of nodes that run from now on; nil measures none.
 	Calibrate func(ctx context.Context, dir string, memory int64) (calibrate.Result, error)
+	// MaxReplicas is what nodes that run from now on take for it; 0 is the default.
+	MaxReplicas int
 
 	// SumEvery is how many entries lie between two comparisons of the states of nodes that run from now on.
 	SumEvery uint64
@@ -51,6 +54,8 @@ type Node struct {
 	Has   labmesh.Capabilities // of its machine
 	// Feature is the feature level of its build, 0 for that of this one. A change holds from the next Run on.
 	Feature int
+	// Leaf is what its flags say of being a leaf; nil when they say nothing.
+	Leaf *bool
 
 	slept  atomic.Int64 // nanoseconds that its machine has slept
 	dir    string
@@ -117,11 +122,26 @@ func (m *Mesh) add(t *testing.T, has labmesh.Capabilities) *Node {
 // Join has one more node come, on a machine that offers what has says.
 func (m *Mesh) Join(t *testing.T, has labmesh.Capabilities) *Node {
 	t.Helper()
+	n := m.invited(t, has)
+	m.Run(t, n.Index)
+	return n
+}
+
+func (m *Mesh) invited(t *testing.T, has labmesh.Capabilities) *Node {
+	t.Helper()
 	var err error
 	if m.invite, err = m.Nodes[0].Service().Invite(t.Context(), httpapi.InviteRequest{Role: labmesh.RoleNode, TTL: time.Hour, Uses: 1}); err != nil {
 		t.Fatal(err)
 	}
-	n := m.add(t, has)
+	return m.add(t, has)
+}
+
+// JoinLeaf has one more node come, as a leaf.
+func (m *Mesh) JoinLeaf(t *testing.T) *Node {
+	t.Helper()
+	n := m.invited(t, Plain())
+	leaf := true
+	n.Leaf = &leaf
 	m.Run(t, n.Index)
 	return n
 }
@@ -131,8 +151,8 @@ func (m *Mesh) Run(t *testing.T, i int) {
 	t.Helper()
 	n := m.Nodes[i]
 	cfg := node.Config{
-		DataDir: n.dir, Hostname: string(rune('a' + i)), Slots: Slots, Version: "test", Logger: slog.New(slog.DiscardHandler),
-		WorkerID: labmesh.WorkerID("w" + string(rune('0'+i))), Calibrate: m.Calibrate,
+		DataDir: n.dir, Hostname: fmt.Sprint("host", i), Slots: Slots, Version: "test", Logger: slog.New(slog.DiscardHandler),
+		WorkerID: labmesh.WorkerID(fmt.Sprint("w", i)), Calibrate: m.Calibrate, MaxReplicas: m.MaxReplicas, Leaf: n.Leaf,
 		Parts: node.Parts{
 			Libp2p: m.sim.Stranger(t, i).Libp2p, Backend: n.ledger, Log: n.log, Runners: m.runners, NoHTTP: true, NoDiscovery: true, CalibrateEvery: CalibrateEvery, SumEvery: m.SumEvery,
 			Capabilities: &n.Has, Feature: n.Feature, Uptime: n.uptime,
@@ -272,7 +292,7 @@ func (m *Mesh) Leader(t *testing.T, but ...int) *Node {
 	var leader *Node
 	m.Wait(t, time.Minute, "a leader", func() bool {
 		for _, n := range m.Nodes {
-			if n.stop == nil || contains(but, n.Index) {
+			if n.stop == nil || n.Node.Leaf() || contains(but, n.Index) {
 				continue
 			}
 			if s := n.Service().Status(t.Context()); s.Role == "leader" {
