@@ -16,9 +16,9 @@ var planNow = time.Date(2030, 1, 1, 12, 0, 0, 0, time.UTC)
 
 // situation reads a mesh from a line: each word is a node's name, then letters:
 // V voter, L learner, - no replica; d silent for 2 minutes, s silent for 30
-// seconds, n heard for a second only, b behind, w worker, x banned, a digit its zone.
+// seconds, n heard for a second only, b behind, w worker, f leaf, x banned, a digit its zone.
 func situation(line string) MembershipInput {
-	in := MembershipInput{Self: "a", Now: planNow, Heard: map[labmesh.NodeID]Heard{}, Zones: map[labmesh.NodeID]string{}}
+	in := MembershipInput{Self: "a", Now: planNow, Heard: map[labmesh.NodeID]Heard{}, Zones: map[labmesh.NodeID]string{}, Leaves: map[labmesh.NodeID]bool{}}
 	for i, word := range strings.Fields(line) {
 		id := labmesh.NodeID(word[:1])
 		m := labmesh.Member{Node: id, Role: labmesh.RoleNode}
@@ -37,6 +37,8 @@ func situation(line string) MembershipInput {
 				h.CaughtUp = false
 			case 'w':
 				m.Role = labmesh.RoleWorker
+			case 'f':
+				in.Leaves[id] = true
 			case 'x':
 				m.Banned = true
 			case '1', '2', '3':
@@ -55,6 +57,8 @@ func TestPlanMembership(t *testing.T) {
 		{"one node", "aV", ""},
 		{"a second node gets the log", "aV b-", "add_learner b"},
 		{"two nodes: one voter, one learner", "aV bL", ""},
+		{"a leaf does not get the log", "aV b-f", ""},
+		{"the one that is no leaf gets it", "aV b-f c-", "add_learner c"},
 		{"a third gets the log", "aV bL c-", "add_learner c"},
 		{"three can vote: the first of two", "aV bL cL", "promote b"},
 		{"three can vote: the second", "aV bV cL", "promote c"},

@@ -58,7 +58,7 @@ func TestWhoMayNotJoinIsToldWhy(t *testing.T) {
 	refused("a used-up invite", []string{"used"}, up("--join", once)...)
 	until(t, 5*time.Second, "the invite expires", func() bool { return time.Now().After(expired) })
 	refused("an expired invite", []string{"expired"}, up("--join", brief)...)
-	refused("a mesh that is full", []string{"2 nodes", "--max-replicas"}, up("--join", m.Invite())...)
+	refused("a leaf that founds", []string{"--leaf", "--join"}, up("--leaf")...)
 
 	refused("a data dir in use", []string{"in use", n.Dir}, "up", "--port", "0", "--data-dir", n.Dir)
 	u, err := url.Parse(n.URL())

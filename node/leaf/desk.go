@@ -310,6 +310,9 @@ func readNews(in *bufio.Reader) (*news, error) {
 			}
 			maps.Copy(all.Secrets, n.Secrets)
 		}
+		if slices.Contains(all.Put, nil) {
+			return nil, errors.New("the replica tells of a task that is none")
+		}
 		if len(all.Put) > tasksMax {
 			return nil, labmesh.Refuse(labmesh.TooLarge, "the replica tells of more than %d tasks at once", tasksMax)
 		}

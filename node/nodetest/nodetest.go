@@ -151,7 +151,7 @@ func (m *Mesh) Run(t *testing.T, i int) {
 	t.Helper()
 	n := m.Nodes[i]
 	cfg := node.Config{
-		DataDir: n.dir, Hostname: fmt.Sprint("host", i), Slots: Slots, Version: "test", Logger: slog.New(slog.DiscardHandler),
+		DataDir: n.dir, Hostname: string(rune('a' + i)), Slots: Slots, Version: "test", Logger: slog.New(slog.DiscardHandler),
 		WorkerID: labmesh.WorkerID(fmt.Sprint("w", i)), Calibrate: m.Calibrate, MaxReplicas: m.MaxReplicas, Leaf: n.Leaf,
 		Parts: node.Parts{
 			Libp2p: m.sim.Stranger(t, i).Libp2p, Backend: n.ledger, Log: n.log, Runners: m.runners, NoHTTP: true, NoDiscovery: true, CalibrateEvery: CalibrateEvery, SumEvery: m.SumEvery,
