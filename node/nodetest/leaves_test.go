@@ -18,6 +18,7 @@ import (
 	"labmesh/api"
 	"labmesh/exec"
 	"labmesh/node/nodetest"
+	"labmesh/scheduler"
 )
 
 // call sends a request to the door of a node, with the key of the person at its machine.
@@ -209,6 +210,54 @@ func TestALeafWithoutAnyReplicaKeepsItsWorkAndTellsOfItLater(t *testing.T) {
 		m.Wait(t, time.Minute, "it to end", func() bool { return m.Task(t, 0, id).Phase.Final() })
 		if task := ended(t, m, id, labmesh.Completed, 0); task.Attempt != 1 || r.Starts(id) != 1 {
 			t.Errorf("it took %d attempts and was started %d times", task.Attempt, r.Starts(id))
+		}
+	})
+}
+
+// TestALeafThatIsCutOffStopsBeforeOthersBegin: a leaf has no log of its own to see who leads, and keeps its lease all the same.
+func TestALeafThatIsCutOffStopsBeforeOthersBegin(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, r := startWatched(t, 3, time.Minute)
+		leaf := m.JoinLeaf(t)
+		only := labmesh.Requirements{WorkerID: workerOf(leaf.Index)}
+		keep := m.Submit(t, 0, labmesh.Spec{OnDisconnect: "keep", Requirements: only})
+		stop := m.Submit(t, 0, labmesh.Spec{Requirements: only})
+		m.Wait(t, time.Minute, "both to run", func() bool { return len(r.of(keep)) == 1 && len(r.of(stop)) == 1 })
+
+		next := m.Leader(t)
+		m.Halt(t, next.Index) // the leaf hears who leads now, and renews with that one
+		seen := m.Leader(t, next.Index).Index
+		time.Sleep(2 * scheduler.Lease)
+		if len(r.of(stop)) != 1 || !r.of(stop)[0].end.IsZero() {
+			t.Fatalf("the leader went, and what the leaf ran is stopped: %+v", r.of(stop))
+		}
+		m.Run(t, next.Index)
+
+		cut := time.Now()
+		m.Cut(leaf.Index)
+		m.Wait(t, time.Minute, "it to be stopped", func() bool { return !r.of(stop)[0].end.IsZero() })
+		if took := r.of(stop)[0].end.Sub(cut); took > scheduler.Lease+time.Second {
+			t.Errorf("the leaf stopped what it ran %s after it was cut off; its lease is %s", took, scheduler.Lease)
+		}
+		time.Sleep(2 * scheduler.Lease)
+		if task := m.Task(t, seen, keep); task.Phase != labmesh.Running || task.Unknown.IsZero() {
+			t.Errorf("the task that is kept is %s, unknown since %v", task.Phase, task.Unknown)
+		}
+		if task := m.Task(t, seen, stop); task.Phase != labmesh.Pending {
+			t.Errorf("the task that is not is %s", task.Phase)
+		}
+		m.Heal(leaf.Index)
+		m.Wait(t, 5*time.Minute, "both to end", func() bool {
+			return m.Task(t, seen, keep).Phase.Final() && m.Task(t, seen, stop).Phase.Final()
+		})
+		time.Sleep(time.Second)
+		for id, runs := range map[labmesh.TaskID]int{keep: 1, stop: 2} {
+			if task := ended(t, m, id, labmesh.Completed, seen); len(r.of(id)) != runs {
+				t.Errorf("on_disconnect %q ran %d times, want %d", task.Spec.OnDisconnect, len(r.of(id)), runs)
+			}
+			for _, o := range r.overlaps(id) {
+				t.Error(o)
+			}
 		}
 	})
 }
