@@ -107,13 +107,21 @@ func (l *leader) tend(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		}
-		if todo := scheduler.Tend(l.input()); len(todo) > 0 {
-			if err := l.propose(ctx, todo); err != nil {
-				return err
-			}
+		if err := l.tendOnce(ctx); err != nil {
+			return err
 		}
 		timer.Reset(scheduler.NextTend(l.input(), tendIdle))
 	}
+}
+
+func (l *leader) tendOnce(ctx context.Context) error {
+	in := l.input()
+	todo, settled := l.leases.giveUp(scheduler.Tend(in), in)
+	defer settled()
+	if len(todo) == 0 {
+		return nil
+	}
+	return l.propose(ctx, todo)
 }
 
 // propose hands in what the scheduler wants. That the state refuses some of it

@@ -14,7 +14,8 @@ import (
 	"labmesh"
 	"labmesh/consensus"
 	"labmesh/exec"
-	"labmesh/mesh"
+	"labmesh/scheduler"
+	"labmesh/state"
 )
 
 // How a worker renews its lease. Between two words of its own there is time for several tries.
@@ -38,6 +39,8 @@ type renewal struct {
 type renewed struct {
 	N  uint64 `json:"n"`
 	OK bool   `json:"ok"`
+	// Index is how far the leader had come in the log: what it took away from the worker before stands up to there.
+	Index uint64 `json:"index,omitempty"` // 0 from builds that did not say
 }
 
 // leases are the leases of workers, as the leader keeps them during one stretch of leadership.
@@ -46,6 +49,7 @@ type leases struct {
 
 	mu      sync.Mutex
 	renewed map[labmesh.WorkerID]time.Time // on the leader's clock
+	leaving map[labmesh.WorkerID]int       // given up in entries that are under way
 	next    *vote
 	asking  bool
 }
@@ -57,21 +61,67 @@ type vote struct {
 }
 
 func newLeases(r *consensus.Replica) *leases {
-	return &leases{replica: r, renewed: map[labmesh.WorkerID]time.Time{}}
+	return &leases{replica: r, renewed: map[labmesh.WorkerID]time.Time{}, leaving: map[labmesh.WorkerID]int{}}
 }
 
-// renew notes that a worker was heard, and returns nil once it is known that this node led
-// after it was: then no other leader can have begun to count before.
-func (l *leases) renew(ctx context.Context, w labmesh.WorkerID) error {
+var errGivenUp = errors.New("the mesh is giving this worker up")
+
+// renew notes that a worker was heard, and returns once it is known that this node led
+// after it was: then no other leader can have begun to count before. What was taken away from the
+// worker until then stands in the log up to index.
+func (l *leases) renew(ctx context.Context, w labmesh.WorkerID) (index uint64, err error) {
 	if err := l.verify(ctx); err != nil {
-		return err
+		return 0, err
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.leaving[w] > 0 {
+		return 0, errGivenUp
+	}
 	if now := l.replica.Now(); now.After(l.renewed[w]) {
 		l.renewed[w] = now
 	}
-	return nil
+	return l.replica.View().Index(), nil
+}
+
+// giveUp holds back the answers to workers that todo takes attempts from, until settled is called.
+// It leaves out what was planned for a worker that has renewed its lease since the plan was made.
+func (l *leases) giveUp(todo []labmesh.Command, in scheduler.Input) (still []labmesh.Command, settled func()) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var held []labmesh.WorkerID
+	for _, c := range todo {
+		w := loses(c, in.View)
+		if w != "" && l.renewed[w].After(in.Renewed[w]) {
+			continue
+		}
+		if still = append(still, c); w != "" {
+			l.leaving[w]++
+			held = append(held, w)
+		}
+	}
+	return still, func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		for _, w := range held {
+			if l.leaving[w]--; l.leaving[w] == 0 {
+				delete(l.leaving, w)
+			}
+		}
+	}
+}
+
+// loses is the worker that a command takes attempts from because it was not heard of, or "".
+func loses(c labmesh.Command, v state.View) labmesh.WorkerID {
+	switch c := c.(type) {
+	case labmesh.LoseWorker:
+		return c.ID
+	case labmesh.ExpireTask:
+		if t, ok := v.Task(c.ID); ok && c.Cause == labmesh.CauseWorkerLost {
+			return t.Worker
+		}
+	}
+	return ""
 }
 
 // verify asks the voters. Those who call while they are being asked share the next question.
@@ -124,16 +174,21 @@ func (l *leases) seen() map[labmesh.WorkerID]time.Time {
 
 // serveLeases answers workers that renew their lease, while this node leads.
 func (n *Node) serveLeases(ctx context.Context) error {
-	return serveStreamsUpTo(ctx, n.host.Streams(leaseProtocol), leasesServed, func(ctx context.Context, conn net.Conn, r renewal) error {
+	return n.serveLeasesOn(ctx, n.host.Streams(leaseProtocol))
+}
+
+func (n *Node) serveLeasesOn(ctx context.Context, s consensus.Streams) error {
+	return serveStreamsUpTo(ctx, s, leasesServed, func(ctx context.Context, conn net.Conn, r renewal) error {
 		in := bufio.NewReaderSize(conn, requestMax)
 		for {
-			ok := false
+			answer := renewed{N: r.N}
 			if l := n.leases.Load(); l != nil {
 				vctx, cancel := context.WithTimeout(ctx, verifyWithin)
-				ok = l.renew(vctx, r.Worker) == nil
+				index, err := l.renew(vctx, r.Worker)
+				answer.OK, answer.Index = err == nil, index
 				cancel()
 			}
-			if err := answerHead(conn, renewed{N: r.N, OK: ok}); err != nil {
+			if err := answerHead(conn, answer); err != nil {
 				return err
 			}
 			_ = conn.SetReadDeadline(time.Now().Add(leaseIdle))
@@ -154,20 +209,28 @@ type tether struct {
 	worker  labmesh.WorkerID
 	self    labmesh.NodeID
 	mesh    tie // which knows who leads
-	streams *mesh.Streams
+	streams consensus.Streams
 	leads   *atomic.Pointer[leases]
 	uptime  func() time.Duration // on a clock that nobody sets, and that goes on while the machine sleeps
 	wanted  chan struct{}
 
 	mu    sync.Mutex
 	acked time.Duration // when the newest word was sent that was answered
-	ever  bool          // one was
+	seen  time.Duration // likewise, and the desk shows all that the leader had taken away by then
+	ever  bool          // there was one
 
 	// Of the loop that renews alone.
-	conn net.Conn
-	in   *bufio.Reader
-	to   labmesh.NodeID
-	n    uint64
+	conn   net.Conn
+	in     *bufio.Reader
+	to     labmesh.NodeID
+	n      uint64
+	unseen *answered // the desk has yet to catch up with it
+}
+
+// answered is a word that was answered: when it was sent, and the index of the answer.
+type answered struct {
+	sent  time.Duration
+	index uint64
 }
 
 var _ exec.Lease = (*tether)(nil)
@@ -181,14 +244,15 @@ func newTether(n *Node) *tether {
 	return t
 }
 
-// Silent is how long ago the newest word was sent that the mesh has answered.
+// Silent is how long ago the newest word was sent that the mesh has answered, by an answer that the
+// desk has caught up with: one who was cut off may be answered before it hears that what it holds is another's.
 func (t *tether) Silent() time.Duration {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if !t.ever {
 		return math.MaxInt64
 	}
-	return t.uptime() - t.acked
+	return t.uptime() - t.seen
 }
 
 // Wanted has the lease be renewed.
@@ -223,13 +287,14 @@ func (t *tether) run(ctx context.Context, w *exec.Worker) error {
 		case fence <- struct{}{}:
 		default:
 		}
-		sent, pause := t.uptime(), renewPause
-		if t.renew(ctx) == nil {
+		sent, pause := t.uptime(), time.After(renewPause)
+		if index, err := t.renew(ctx); err == nil {
+			pause = time.After(renewEvery)
 			t.count(w, sent)
-			pause = renewEvery
+			t.see(ctx, w, answered{sent, index})
 		}
 		select {
-		case <-time.After(pause):
+		case <-pause:
 		case <-ctx.Done():
 		}
 	}
@@ -240,8 +305,25 @@ func (t *tether) run(ctx context.Context, w *exec.Worker) error {
 func (t *tether) count(w *exec.Worker, sent time.Duration) {
 	t.fence(w) // what had run out by now does not come back
 	t.mu.Lock()
-	t.acked, t.ever = max(t.acked, sent), true
+	defer t.mu.Unlock()
+	t.acked = max(t.acked, sent)
+}
+
+// see waits for the desk to catch up with an answer, for as long as there is until the next word. Then the worker
+// may begin what it holds. An answer that it has not caught up with is waited for again, until its lease is over.
+func (t *tether) see(ctx context.Context, w *exec.Worker, a answered) {
+	if t.unseen == nil || a.sent-t.unseen.sent > scheduler.Lease {
+		t.unseen = &a
+	}
+	ctx, cancel := context.WithTimeout(ctx, renewEvery)
+	defer cancel()
+	if t.mesh.Await(ctx, t.unseen.index) != nil {
+		return
+	}
+	t.mu.Lock()
+	t.seen, t.ever = max(t.seen, t.unseen.sent), true
 	t.mu.Unlock()
+	t.unseen = nil
 	w.InTouch()
 }
 
@@ -275,65 +357,64 @@ func (t *tether) watch(ctx context.Context, w *exec.Worker, engaged <-chan struc
 	}
 }
 
-// renew has the leader hear of this worker. nil means that it has, and that it led then.
-func (t *tether) renew(ctx context.Context) error {
+// renew has the leader hear of this worker. Without an error it has, and it led then.
+func (t *tether) renew(ctx context.Context) (index uint64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, renewTimeout)
 	defer cancel()
 	leader, _ := t.mesh.Leader()
 	switch leader {
 	case "":
-		return errors.New("no leader is known")
+		return 0, errors.New("no leader is known")
 	case t.self:
 		if l := t.leads.Load(); l != nil {
 			return l.renew(ctx, t.worker)
 		}
-		return errors.New("this node does not lead yet")
+		return 0, errors.New("this node does not lead yet")
 	}
-	if err := t.exchange(ctx, leader); err != nil {
+	if index, err = t.exchange(ctx, leader); err != nil {
 		t.hangUp()
-		return err
 	}
-	return nil
+	return index, err
 }
 
 var errNotRenewed = errors.New("the node asked does not lead, or cannot know that it does")
 
 // exchange sends one word to the leader and reads the answer.
-func (t *tether) exchange(ctx context.Context, leader labmesh.NodeID) error {
+func (t *tether) exchange(ctx context.Context, leader labmesh.NodeID) (index uint64, err error) {
 	if t.conn == nil || t.to != leader {
 		t.hangUp()
 		conn, err := t.streams.Dial(ctx, leader)
 		if err != nil {
-			return err
+			return 0, err
 		}
 		t.conn, t.in, t.to = conn, bufio.NewReaderSize(conn, requestMax), leader
 	}
 	conn := t.conn
 	deadline, _ := ctx.Deadline()
 	if err := conn.SetDeadline(deadline); err != nil {
-		return err
+		return 0, err
 	}
 	defer context.AfterFunc(ctx, func() { _ = conn.Close() })() // wakes the read
 	t.n++
 	if err := answerHead(t.conn, renewal{Worker: t.worker, N: t.n}); err != nil {
-		return err
+		return 0, err
 	}
 	for {
 		line, err := readLine(t.in)
 		if err != nil {
-			return err
+			return 0, err
 		}
 		var r renewed
 		if err := json.Unmarshal(line, &r); err != nil {
-			return err
+			return 0, err
 		}
 		switch {
 		case r.N != t.n:
 			continue // an answer to an earlier word, which was given up
 		case !r.OK:
-			return errNotRenewed
+			return 0, errNotRenewed
 		}
-		return nil
+		return r.Index, nil
 	}
 }
 

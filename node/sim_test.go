@@ -44,10 +44,9 @@ const (
 	syncLeast = 100 * time.Microsecond // that a disk takes
 )
 
-// overlapMax is how long two attempts of one task may run at the same time. A
-// worker of the simulation keeps no lease, as one of an older build: cut off it goes on until it hears
-// again, at the latest when all is healed. With leases it is to be a margin of a second.
-const overlapMax = time.Minute
+// overlapMax is how long two attempts of one task may run at the same time: a
+// worker has stopped what it ran before the mesh gives that to another.
+const overlapMax = 0
 
 // TestSim runs meshes of five nodes and twenty workers through the work and the
 // faults of one seed after another, and checks all that is promised.
@@ -107,6 +106,7 @@ type sim struct {
 	history    *simtest.History
 	trail      *simtest.Trail
 	nodes      []*simNode
+	began      time.Time
 	ending     sync.WaitGroup // lives that were killed
 
 	workers []*simWorker
@@ -134,7 +134,8 @@ type simNode struct {
 // simWorker is a worker of a machine.
 type simWorker struct {
 	id    labmesh.WorkerID
-	disks int // a machine that lost power has lost what it had not synced: the directory of attempts
+	apart bool // from its node, at the other end of a line: its lease goes over that
+	disks int  // a machine that lost power has lost what it had not synced: the directory of attempts
 
 	mu     sync.Mutex
 	silent int
@@ -145,6 +146,7 @@ func newSim(t *testing.T, plan simtest.Plan) *sim {
 	random := simtest.Random(plan.Seed + 1<<32)
 	s := &sim{
 		dir: simDir(t), net: simtest.NewNet(simtest.Random(plan.Seed + 2<<32)), random: random,
+		began:      time.Now(),
 		executions: &simtest.Executions{}, history: simtest.NewHistory(), trail: simtest.NewTrail(),
 	}
 	for i := range plan.Size.Nodes {
@@ -154,7 +156,7 @@ func newSim(t *testing.T, plan simtest.Plan) *sim {
 	}
 	for w := range plan.Size.Workers {
 		n := s.nodes[w%len(s.nodes)]
-		worker := &simWorker{id: labmesh.WorkerID(fmt.Sprint("w", w))}
+		worker := &simWorker{id: labmesh.WorkerID(fmt.Sprint("w", w)), apart: w >= len(s.nodes)}
 		n.workers, s.workers = append(n.workers, worker), append(s.workers, worker)
 	}
 	return s
@@ -223,6 +225,7 @@ func (s *sim) stop() {
 type simLife struct {
 	n       *simNode
 	port    *simtest.Port
+	ports   []*simtest.Port // of workers that are apart
 	node    *Node
 	ears    *simEars
 	labours []*labour
@@ -279,14 +282,22 @@ func (n *simNode) open() (*simLife, error) {
 // openLabour makes a worker as [openLabour] does, at a desk at the other end of a line.
 func (l *simLife) openLabour(ctx context.Context, w *simWorker) (*labour, error) {
 	cfg, r := l.node.cfg, l.node.replica
+	t := &tether{worker: w.id, self: l.n.id, mesh: replicaTie{r}, streams: l.port.Streams(leaseProtocol), leads: &l.node.leases, uptime: l.n.sim.uptime, wanted: make(chan struct{}, 1)}
+	if t.acked = t.uptime(); w.apart {
+		t.self = w.port()
+		port := l.n.sim.net.Port(t.self)
+		l.ports = append(l.ports, port)
+		t.streams = port.Streams(leaseProtocol)
+	}
 	lab := &labour{
-		desk: &desk{worker: w.id, mesh: replicaTie{r}}, mesh: replicaTie{r}, logger: cfg.Logger, warm: func(context.Context) {}, tell: l.advertNow,
+		tether: t,
+		desk:   &desk{worker: w.id, mesh: replicaTie{r}}, mesh: replicaTie{r}, logger: cfg.Logger, warm: func(context.Context) {}, tell: l.advertNow,
 		registered: make(chan struct{}), recheck: make(chan struct{}, 1),
 	}
 	var err error
 	lab.worker, err = exec.Open(ctx, exec.Config{
 		Worker: w.id, Dir: filepath.Join(l.n.sim.dir, fmt.Sprint(w.id, "-", w.disks)), Slots: simSlots, Logger: cfg.Logger, Floor: 1,
-		Desk:    &simLine{Desk: lab.desk, worker: w, replica: r, history: l.n.sim.history},
+		Desk: &simLine{Desk: lab.desk, worker: w, replica: r, history: l.n.sim.history}, Lease: t, LeaseTime: scheduler.Lease,
 		Runners: map[labmesh.Kind]exec.Runner{labmesh.Custom: &simtest.Runner{Executions: l.n.sim.executions, Life: l.n.lives, Dead: l.dead}},
 	})
 	if err != nil {
@@ -301,7 +312,7 @@ func (l *simLife) run(ctx context.Context) error {
 	for _, lab := range l.labours {
 		work = append(work, lab.run)
 	}
-	err := runLevels(ctx, level{l.node.ledger.run, l.gossip}, level{l.node.replica.Run}, level{l.node.handOver}, work)
+	err := runLevels(ctx, level{l.node.ledger.run, l.gossip, l.serveLeases}, level{l.node.replica.Run}, level{l.node.handOver}, work)
 	for _, lab := range l.labours {
 		err = errors.Join(err, lab.Close())
 	}
@@ -310,8 +321,15 @@ func (l *simLife) run(ctx context.Context) error {
 
 func (l *simLife) lead(ctx context.Context) error {
 	return l.node.replica.WhileLeader(ctx, func(ctx context.Context) error {
-		return newLeader(l.node.replica, newLeases(l.node.replica), l.ears, l.node.cfg).run(ctx)
+		leases := newLeases(l.node.replica)
+		l.node.leases.Store(leases)
+		defer l.node.leases.CompareAndSwap(leases, nil)
+		return newLeader(l.node.replica, leases, l.ears, l.node.cfg).run(ctx)
 	})
+}
+
+func (l *simLife) serveLeases(ctx context.Context) error {
+	return l.node.serveLeasesOn(ctx, l.port.Streams(leaseProtocol))
 }
 
 // catchUp is what a node does before it calls itself ready.
@@ -362,7 +380,7 @@ func (l *simLife) advert() {
 	adverts := []labmesh.Advert{{Node: l.n.id, Feature: labmesh.Feature}}
 	for i, lab := range l.labours {
 		if lab.desk.open.Load() && !l.n.workers[i].isSilent() {
-			a := labmesh.Advert{Node: labmesh.NodeID(lab.self.ID), Worker: lab.self.ID, Feature: leasesLevel - 1}
+			a := labmesh.Advert{Node: labmesh.NodeID(lab.self.ID), Worker: lab.self.ID, Feature: labmesh.Feature}
 			a.Accepts, a.Reason = lab.worker.Accepts()
 			a.Accepts = a.Accepts && !lab.leaving.Load()
 			adverts = append(adverts, a)
@@ -405,10 +423,10 @@ func (n *simNode) end(kind simtest.Kind) {
 	if kind == simtest.Stop {
 		l.stop()
 		<-l.done
-		l.port.Kill()
+		l.unplug()
 	} else {
 		n.log.PowerOff(n.sim.upTo)
-		l.port.Kill()
+		l.unplug()
 		close(l.dead)
 		l.stop()
 		n.sim.ending.Go(func() { <-l.done }) // nobody hears of it any more
@@ -425,6 +443,17 @@ func (n *simNode) end(kind simtest.Kind) {
 		}
 	}
 }
+
+// unplug takes the life off the network, with its workers.
+func (l *simLife) unplug() {
+	l.port.Kill()
+	for _, p := range l.ports {
+		p.Kill()
+	}
+}
+
+// uptime is how long all machines have been up.
+func (s *sim) uptime() time.Duration { return time.Since(s.began) }
 
 // upTo is a random number from 0 to n: how much of what was under way outlives a cut of the power.
 func (s *sim) upTo(n int) int {
@@ -491,12 +520,19 @@ func (s *sim) Cut(from, to []int) (heal func()) {
 	return func() { s.net.Heal(f, t) }
 }
 
+// ids are the places on the network of nodes, and of what is with them.
 func (s *sim) ids(nodes []int) (out []labmesh.NodeID) {
 	for _, i := range nodes {
 		out = append(out, s.nodes[i].id)
+		for _, w := range s.nodes[i].workers {
+			out = append(out, w.port())
+		}
 	}
 	return out
 }
+
+// port is a worker's place on the network, where it is apart from its node.
+func (w *simWorker) port() labmesh.NodeID { return labmesh.NodeID(w.id) }
 
 // Down takes a node down.
 func (s *sim) Down(i int, kind simtest.Kind) (up func()) { return s.nodes[i].Down(kind) }
@@ -509,13 +545,25 @@ func (s *sim) Silence(i int) (end func()) {
 	if w.silent++; w.silent == 1 {
 		w.back = make(chan struct{})
 	}
+	all, line := s.ids(s.all()), []labmesh.NodeID{w.port()}
+	s.net.Cut(all, line)
+	s.net.Cut(line, all)
 	return func() {
+		s.net.Heal(all, line)
+		s.net.Heal(line, all)
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		if w.silent--; w.silent == 0 {
 			close(w.back)
 		}
 	}
+}
+
+func (s *sim) all() (all []int) {
+	for i := range s.nodes {
+		all = append(all, i)
+	}
+	return all
 }
 
 func (w *simWorker) isSilent() bool {

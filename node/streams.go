@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"labmesh"
+	"labmesh/consensus"
 	"labmesh/mesh"
 )
 
@@ -56,13 +57,13 @@ func (b *body) Close() error {
 }
 
 // serveStreams answers members that [ask], until ctx ends.
-func serveStreams[Request any](ctx context.Context, s *mesh.Streams, serve func(context.Context, net.Conn, Request) error) error {
+func serveStreams[Request any](ctx context.Context, s consensus.Streams, serve func(context.Context, net.Conn, Request) error) error {
 	return serveStreamsUpTo(ctx, s, servedAtOnce, serve)
 }
 
 // serveStreamsUpTo is serveStreams with a bound of its own on how many are
 // served at the same time, for what lasts.
-func serveStreamsUpTo[Request any](ctx context.Context, s *mesh.Streams, most int, serve func(context.Context, net.Conn, Request) error) error {
+func serveStreamsUpTo[Request any](ctx context.Context, s consensus.Streams, most int, serve func(context.Context, net.Conn, Request) error) error {
 	listener, err := s.Listen()
 	if err != nil {
 		return err

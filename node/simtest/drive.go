@@ -143,7 +143,7 @@ func (d *driver) rest(of []int) (rest []int) {
 // Spec is the order as it is submitted.
 func (o Order) Spec() labmesh.Spec {
 	config, _ := json.Marshal(o.Job) // a struct of numbers and texts
-	spec := labmesh.Spec{Kind: labmesh.Custom, IdempotencyKey: o.Key, Config: config, Retry: &labmesh.RetryPolicy{MaxRetries: 2, BackoffSeconds: 0.2}}
+	spec := labmesh.Spec{Kind: labmesh.Custom, IdempotencyKey: o.Key, Config: config, OnDisconnect: o.Disconnect, TimeoutSeconds: o.Timeout.Seconds(), Retry: &labmesh.RetryPolicy{MaxRetries: 2, BackoffSeconds: 0.2}}
 	if o.Once {
 		spec.MaxAttempts = 1
 	}

@@ -33,6 +33,12 @@ type Execution struct {
 	How     string    // done, stopped with its cause, or killed with its node
 }
 
+func (e Execution) String() string {
+	return fmt.Sprintf("attempt %d on %s (life %d), %s to %s: %s", e.Attempt, e.Worker, e.Life, e.Began.Format(clockFormat), e.Ended.Format(clockFormat), e.How)
+}
+
+const clockFormat = "04:05.000"
+
 // Executions is the record of all that really ran, kept outside the mesh.
 type Executions struct {
 	mu  sync.Mutex
@@ -119,8 +125,8 @@ func (r *Runner) Run(ctx context.Context, a exec.Attempt) labmesh.Outcome {
 // errOverlap is found where two attempts of a task ran at the same time.
 var errOverlap = errors.New("two attempts of one task ran at the same time")
 
-// Overlaps checks that no attempt ran on for more than margin after a later one
-// of the same task had begun. It returns the longest that one did.
+// Overlaps checks that no two attempts of one task ran at the same time for more than
+// margin. It returns the longest time that two did.
 func Overlaps(all []Execution, margin time.Duration) (longest time.Duration, err error) {
 	byTask := map[labmesh.TaskID][]Execution{}
 	for _, e := range all {
@@ -131,10 +137,12 @@ func Overlaps(all []Execution, margin time.Duration) (longest time.Duration, err
 		for i := 1; i < len(list); i++ {
 			for _, before := range list[:i] {
 				over := before.Ended.Sub(list[i].Began)
+				if list[i].Ended.Before(before.Ended) {
+					over = list[i].Ended.Sub(list[i].Began)
+				}
 				longest = max(longest, over)
 				if over > margin {
-					err = fmt.Errorf("%w: %s: attempt %d on %s (life %d) ran for %s more after attempt %d had begun on %s (life %d); it ended %s",
-						errOverlap, id, before.Attempt, before.Worker, before.Life, over, list[i].Attempt, list[i].Worker, list[i].Life, before.How)
+					err = fmt.Errorf("%w for %s: %s:\n    %s\n    %s", errOverlap, over, id, before, list[i])
 				}
 			}
 		}

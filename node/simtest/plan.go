@@ -5,6 +5,8 @@ import (
 	"math/rand/v2"
 	"strings"
 	"time"
+
+	"labmesh"
 )
 
 // Kind is a kind of fault.
@@ -58,6 +60,9 @@ type Order struct {
 	Cancel time.Duration // after the submit was acknowledged; 0 for never
 	Reads  []Read
 	Once   bool // at most one attempt
+	// Disconnect is what becomes of an attempt whose worker is cut off, as [labmesh.Spec] has it.
+	Disconnect string
+	Timeout    time.Duration // of one attempt; 0 for none
 }
 
 // Read is one look at a task.
@@ -139,6 +144,15 @@ func (p *planner) order(client, n int) Order {
 	}
 	if p.chance(0.25) {
 		o.Cancel = max(p.span(0, 3*time.Second), 1)
+	}
+	switch {
+	case p.chance(0.15):
+		o.Disconnect = labmesh.Keep
+	case p.chance(0.15):
+		o.Disconnect = p.span(time.Second, 20*time.Second).Round(100 * time.Millisecond).String()
+	}
+	if p.chance(0.1) {
+		o.Timeout = p.span(500*time.Millisecond, 10*time.Second)
 	}
 	for range p.r.IntN(4) {
 		o.Reads = append(o.Reads, Read{After: p.span(0, 2*time.Second), Via: p.r.IntN(p.size.Nodes), Fresh: p.chance(0.6)})
