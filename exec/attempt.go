@@ -145,7 +145,15 @@ func (w *Worker) reportStart(a Attempt) {
 	if a.Task.Phase != labmesh.Assigned {
 		return // an earlier life has said so
 	}
-	w.reports.add(labmesh.StartTask{ID: a.Task.ID, Attempt: a.Number, Worker: w.cfg.Worker}, startLinger)
+	w.reports.add(labmesh.StartTask{ID: a.Task.ID, Attempt: a.Number, Worker: w.cfg.Worker}, w.startLinger())
+}
+
+// startLinger is how long word of a start may wait: no less than word of the
+// ends among which it stands.
+func (w *Worker) startLinger() time.Duration {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return max(startLinger, finishLinger(w.queued))
 }
 
 // end frees the slots of an attempt and reports its end, unless the mesh has

@@ -26,10 +26,22 @@ const (
 	startLinger = 5 * time.Millisecond
 	unsayMax    = 64 // reports among which that start is looked for
 
-	// finishLinger is the same for the end of an attempt on a worker that has
-	// more at hand: its slots are not idle meanwhile.
-	finishLinger = 3 * time.Millisecond
+	// The same for the end of an attempt on a worker that has more at hand: its
+	// slots are not idle meanwhile, if it is shorter than what waits for them takes.
+	finishLingerMin  = 3 * time.Millisecond
+	finishLingerMax  = 10 * time.Millisecond
+	finishLingerEach = 400 * time.Microsecond // for each attempt that waits for a slot: few programs take two slots less
 )
+
+// finishLinger is how long word of an end may wait on a worker on which so many
+// attempts wait for a slot. Every entry of the log that is saved so spares each
+// replica a write to its disk.
+func finishLinger(queued int) time.Duration {
+	if queued == 0 {
+		return 0
+	}
+	return min(max(finishLingerMin, time.Duration(queued)*finishLingerEach), finishLingerMax)
+}
 
 // reporter hands in reports, in order, as many at once as there are, and
 // repeats them until each is taken or declined.

@@ -68,7 +68,7 @@ type Worker struct {
 	live    int                      // attempts that are live
 	waiting bool                     // something could begin if the lease held
 	early   []*run                   // live attempts that wait for a slot, in order
-	more    bool                     // attempts are held that wait for a slot
+	queued  int                      // attempts held that wait for a slot
 	left    map[string]time.Duration // by name, attempts of an earlier life until the first look at the desk
 	drops   []string                 // those that could not be taken up
 
@@ -245,9 +245,12 @@ func (w *Worker) step(work context.Context, held []*labmesh.Task) (start []begun
 		return start
 	}
 	w.grant()
-	w.more = len(w.early) > 0
-	for _, t := range p.start {
-		if w.more = w.more || w.used+w.slotsOf(t) > w.cfg.Slots; !w.more {
+	w.queued = len(w.early)
+	for i, t := range p.start {
+		if w.queued == 0 && w.used+w.slotsOf(t) > w.cfg.Slots {
+			w.queued = len(p.start) - i
+		}
+		if w.queued == 0 {
 			start = append(start, w.admit(work, t, output.New(attemptDir(w.cfg.Dir, keyOf(t)))))
 			continue
 		}
@@ -329,9 +332,5 @@ func (w *Worker) declined(k key) {
 }
 
 func (w *Worker) finish(k key, o labmesh.Outcome) {
-	linger := time.Duration(0)
-	if w.more {
-		linger = finishLinger
-	}
-	w.reports.add(labmesh.FinishTask{ID: k.task, Attempt: k.attempt, Worker: w.cfg.Worker, Outcome: o}, linger)
+	w.reports.add(labmesh.FinishTask{ID: k.task, Attempt: k.attempt, Worker: w.cfg.Worker, Outcome: o}, finishLinger(w.queued))
 }

@@ -16,6 +16,10 @@ import (
 const (
 	tendIdle     = time.Second
 	membersEvery = time.Second
+
+	// aheadEvery is between two plans that only place tasks ahead of free slots: what
+	// comes together makes one entry of the log. Workers have more at hand than that takes them.
+	aheadEvery = 8 * time.Millisecond
 )
 
 // lead does all that a leader does, whenever this node is one. There is nothing
@@ -75,6 +79,9 @@ func (l *leader) input() scheduler.Input {
 
 // place puts pending tasks on free workers as soon as there are both.
 func (l *leader) place(ctx context.Context) error {
+	var ahead time.Time // when tasks were last placed ahead of slots
+	pause := time.NewTimer(time.Hour)
+	defer pause.Stop()
 	for ctx.Err() == nil {
 		changed, heard := l.replica.Changed(), l.host.Changed()
 		in := l.input()
@@ -82,19 +89,41 @@ func (l *leader) place(ctx context.Context) error {
 		if len(plan) == 0 {
 			plan = scheduler.Plan(in)
 		}
-		if len(plan) > 0 {
+		wait := time.Duration(0)
+		if allAhead(plan) {
+			if wait = aheadEvery - time.Since(ahead); wait <= 0 {
+				ahead = time.Now()
+			}
+		}
+		if len(plan) > 0 && wait <= 0 {
 			if err := l.propose(ctx, plan); err != nil {
 				return err
 			}
 			continue
 		}
+		var due <-chan time.Time
+		if wait > 0 {
+			pause.Reset(wait)
+			due = pause.C
+		}
 		select {
 		case <-changed:
 		case <-heard:
+		case <-due:
 		case <-ctx.Done():
 		}
 	}
 	return nil
+}
+
+// allAhead reports whether all that a plan does is to place tasks ahead of free slots.
+func allAhead(plan []labmesh.Command) bool {
+	for _, c := range plan {
+		if p, ok := c.(labmesh.PlaceTask); !ok || !p.Ahead {
+			return false
+		}
+	}
+	return len(plan) > 0
 }
 
 // tend does what has to be done because time has passed.
