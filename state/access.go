@@ -11,6 +11,9 @@ import (
 // comes late is told so.
 const inviteKeep = 30 * 24 * time.Hour
 
+// accessLevel is the feature level from which on keys end.
+const accessLevel = 4
+
 // keyKeep is how long a key that opens nothing any more is remembered.
 const keyKeep = 30 * 24 * time.Hour
 
@@ -54,6 +57,11 @@ func (x *change) putKey(cmd labmesh.PutKey) *labmesh.Error {
 		return labmesh.Refuse(labmesh.Invalid, "put key: it needs an id and a hash")
 	}
 	k := cmd.Key
+	if x.v.Level() >= accessLevel {
+		if refused := checkKey(&k); refused != nil {
+			return refused
+		}
+	}
 	if old, ok := x.v.apiKeys.Get(k.ID); ok {
 		if old.Signing == nil || k.Signing == nil || old.Signing.Key == k.Signing.Key {
 			return nil // sent twice
@@ -64,9 +72,12 @@ func (x *change) putKey(cmd labmesh.PutKey) *labmesh.Error {
 		return nil
 	}
 	if x.v.Level() >= accessLevel {
-		x.forgetKeys()
+		x.forgetKeys(x.at.Add(-keyKeep))
 		if x.v.apiKeys.Len() >= labmesh.KeysMax {
-			return labmesh.Refuse(labmesh.Exhausted, "put key: the mesh holds %d already: revoke some", labmesh.KeysMax)
+			x.forgetKeys(x.at) // rather those that open nothing than the new one
+		}
+		if x.v.apiKeys.Len() >= labmesh.KeysMax {
+			return labmesh.Refuse(labmesh.Exhausted, "put key: the mesh holds %d already: revoke some (labmesh key revoke)", labmesh.KeysMax)
 		}
 	}
 	k.Created = x.at
@@ -79,15 +90,25 @@ func (x *change) putKey(cmd labmesh.PutKey) *labmesh.Error {
 	return nil
 }
 
-// accessLevel is the feature level from which on keys end.
-const accessLevel = 4
+// checkKey refuses a key that means nothing. A project is what a key for the
+// tasks of one cannot do without.
+func checkKey(k *labmesh.Key) *labmesh.Error {
+	switch {
+	case !k.Role.Known():
+		return labmesh.RefuseField("role", "role: %.40q is not one of %v", k.Role, labmesh.KeyRoles())
+	case k.Role == labmesh.RoleSubmitter && k.Project == "":
+		return labmesh.RefuseField("project", "project: a key with the role submitter needs one")
+	case len(k.Project) > labmesh.ProjectCharMax:
+		return labmesh.RefuseField("project", "project: it has more than %d bytes", labmesh.ProjectCharMax)
+	}
+	return nil
+}
 
-// forgetKeys forgets keys that have opened nothing for a while.
-func (x *change) forgetKeys() {
+// forgetKeys forgets keys that have opened nothing since a time.
+func (x *change) forgetKeys(since time.Time) {
 	var old []string
-	long := x.at.Add(-keyKeep)
 	x.v.apiKeys.Scan(func(id string, k *labmesh.Key) bool {
-		if !k.Revoked.IsZero() && k.Revoked.Before(long) || !k.Expires.IsZero() && k.Expires.Before(long) {
+		if !k.Revoked.IsZero() && !k.Revoked.After(since) || !k.Expires.IsZero() && !k.Expires.After(since) {
 			old = append(old, id)
 		}
 		return true

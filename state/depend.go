@@ -13,10 +13,11 @@ func (a edge) less(b edge) bool {
 }
 
 // checkDependencies refuses a task that depends on one that is not known: it
-// must have been submitted before, so that no circle can come to be.
-func (x *change) checkDependencies(s *labmesh.Spec) *labmesh.Error {
-	for _, id := range s.DependsOn {
-		if !x.v.Known(id) {
+// must have been submitted before, so that no circle can come to be. What a
+// project may not see is not known to it.
+func (x *change) checkDependencies(cmd *labmesh.SubmitTask) *labmesh.Error {
+	for _, id := range cmd.Spec.DependsOn {
+		if !x.v.Known(id) || !x.v.inReach(cmd.Project, id) {
 			return labmesh.RefuseField("depends_on", "depends_on: there is no task %s, or it ended long ago: submit it first", id)
 		}
 	}
@@ -64,18 +65,22 @@ func indexOf(ids []labmesh.TaskID, id labmesh.TaskID) int {
 }
 
 // endedBadly reports whether a task that has ended did not complete.
-func (x *change) endedBadly(id labmesh.TaskID) (bad bool) {
+func (x *change) endedBadly(id labmesh.TaskID) bool {
 	if t, ok := x.v.Task(id); ok {
 		return t.Phase != labmesh.Completed
 	}
-	x.v.ended.Reverse(func(_ uint64, e ending) bool {
+	return x.v.ending(id).Bad
+}
+
+// ending is how a task ended that is known and not kept whole.
+func (v View) ending(id labmesh.TaskID) (found ending) {
+	v.ended.Reverse(func(_ uint64, e ending) bool {
 		if e.ID == id {
-			bad = e.Bad
-			return false
+			found = e
 		}
-		return true
+		return e.ID != id
 	})
-	return bad
+	return found
 }
 
 func (x *change) await(t *labmesh.Task) {

@@ -126,7 +126,7 @@ func Decode(r io.Reader) (*Cluster, error) {
 		v.ended.Set(v.ends-uint64(len(ended)-i), e)
 		v.ids.Set(e.ID, e.Seq)
 		if e.Key != "" {
-			v.keys.Set(e.Key, e.ID)
+			v.keys.Set(taskKey(e.Project, e.Key), e.ID)
 		}
 	}
 	v.workers.Scan(func(id labmesh.WorkerID, _ *labmesh.Worker) bool { x.reckon(id); return true })
@@ -159,7 +159,7 @@ func (x *change) restore(r record) {
 		x.v.tasks.Set(t.Seq, t)
 		x.v.ids.Set(t.ID, t.Seq)
 		if k := t.Spec.IdempotencyKey; k != "" {
-			x.v.keys.Set(k, t.ID)
+			x.v.keys.Set(taskKey(t.Project, k), t.ID)
 		}
 		if t.Phase.Final() {
 			x.v.keptSize += weight(t)

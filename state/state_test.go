@@ -65,7 +65,7 @@ func (m *mesh) draw(r *rapid.T) labmesh.Command {
 	}
 	switch rapid.IntRange(0, 13).Draw(r, "command") {
 	case 0, 1:
-		return labmesh.SubmitTask{ID: id, Spec: drawSpec(r)}
+		return labmesh.SubmitTask{ID: id, Spec: drawSpec(r), Project: rapid.SampledFrom([]string{"", "", "p"}).Draw(r, "project")}
 	case 2, 3:
 		return labmesh.PlaceTask{ID: id, Attempt: attempt + 1, Worker: w, Ahead: rapid.Bool().Draw(r, "ahead")}
 	case 4, 5:

@@ -32,13 +32,15 @@ func step(t *labmesh.Task, s labmesh.Signal) *labmesh.Error {
 
 func (x *change) submit(cmd labmesh.SubmitTask) labmesh.Answer {
 	if _, ok := x.v.ids.Get(cmd.ID); ok {
+		if !x.v.inReach(cmd.Project, cmd.ID) {
+			return labmesh.Answer{Task: cmd.ID, Refused: TaskTaken(cmd.ID)}
+		}
 		return labmesh.Answer{Task: cmd.ID, Existed: true} // sent twice: already done
 	}
-	if refused := x.checkDependencies(&cmd.Spec); refused != nil {
+	if refused := x.checkDependencies(&cmd); refused != nil {
 		return labmesh.Answer{Task: cmd.ID, Refused: refused}
 	}
-	key := cmd.Spec.IdempotencyKey
-	if key != "" {
+	if key := taskKey(cmd.Project, cmd.Spec.IdempotencyKey); key != "" {
 		if id, ok := x.v.keys.Get(key); ok {
 			return labmesh.Answer{Task: id, Existed: true}
 		}
@@ -432,10 +434,12 @@ type ending struct {
 	Seq uint64         `json:"seq"`
 	Key string         `json:"key,omitempty"`
 	Bad bool           `json:"bad,omitempty"` // it did not complete
+
+	Project string `json:"project,omitempty"`
 }
 
 func (x *change) end(t *labmesh.Task) {
-	x.v.ended.Set(x.v.ends, ending{t.ID, t.Seq, t.Spec.IdempotencyKey, t.Phase != labmesh.Completed})
+	x.v.ended.Set(x.v.ends, ending{t.ID, t.Seq, t.Spec.IdempotencyKey, t.Phase != labmesh.Completed, t.Project})
 	x.over = append(x.over, t)
 	x.v.ends++
 	x.v.keptSize += weight(t)
@@ -455,7 +459,7 @@ func (x *change) forget() {
 		_, e, _ := x.v.ended.PopMin()
 		x.v.ids.Delete(e.ID)
 		if e.Key != "" {
-			x.v.keys.Delete(e.Key)
+			x.v.keys.Delete(taskKey(e.Project, e.Key))
 		}
 	}
 }

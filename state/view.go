@@ -26,7 +26,7 @@ type View struct {
 
 	ids   *btree.Map[labmesh.TaskID, uint64] // every task that is known, by seq; those in ends but not in tasks are in the ledger only
 	tasks *btree.Map[uint64, *labmesh.Task]  // live ones and the newest that ended, by seq
-	keys  *btree.Map[string, labmesh.TaskID] // idempotency keys of the tasks in ids
+	keys  *btree.Map[string, labmesh.TaskID] // idempotency keys of the tasks in ids, see taskKey
 	ended *btree.Map[uint64, ending]         // the tasks in ids that ended, in order of ending
 
 	classes   *btree.Map[string, *Class] // those with a task waiting
@@ -149,8 +149,10 @@ func (v View) Task(id labmesh.TaskID) (*labmesh.Task, bool) {
 	return v.tasks.Get(seq)
 }
 
-// TaskByKey is the task that was submitted under an idempotency key.
-func (v View) TaskByKey(key string) (labmesh.TaskID, bool) { return v.keys.Get(key) }
+// TaskByKey is the task that was submitted in a project under an idempotency key.
+func (v View) TaskByKey(project, key string) (labmesh.TaskID, bool) {
+	return v.keys.Get(taskKey(project, key))
+}
 
 // Tasks yields the live tasks and the newest that ended, in the order of their
 // submit, beginning after seq.

@@ -36,8 +36,8 @@ type Writer interface {
 type Reader interface {
 	// Task is the finished task with that id, with its History, and whether there is one.
 	Task(ctx context.Context, id labmesh.TaskID) (labmesh.Task, bool, error)
-	// FindKey is the finished task that was submitted under an idempotency key.
-	FindKey(ctx context.Context, key string) (labmesh.TaskID, bool, error)
+	// FindKey is the finished task that was submitted in a project under an idempotency key.
+	FindKey(ctx context.Context, project, key string) (labmesh.TaskID, bool, error)
 	// Tasks lists finished tasks by Seq, without their History.
 	Tasks(ctx context.Context, f Filter) ([]labmesh.Task, error)
 	// Attempts lists every ended attempt of a task, superseded ones too, oldest first.
@@ -94,6 +94,8 @@ type Filter struct {
 	Worker labmesh.WorkerID
 	After  uint64 // only tasks with a greater Seq
 	Limit  int    // at most TasksMax, which 0 stands for
+
+	Project string // only tasks of this project; "" for those of all
 }
 
 // TasksMax bounds how many rows one call of Tasks or Events returns.

@@ -166,7 +166,7 @@ func BenchmarkLookup(b *testing.B) {
 		})
 		b.Run(fmt.Sprintf("keyed=%v/key", keyed), func(b *testing.B) {
 			for b.Loop() {
-				if _, ok, err := db.FindKey(b.Context(), "no such key"); ok || err != nil {
+				if _, ok, err := db.FindKey(b.Context(), "", "no such key"); ok || err != nil {
 					b.Fatal(ok, err)
 				}
 			}

@@ -91,8 +91,8 @@ func (db *DB) Task(ctx context.Context, id labmesh.TaskID) (labmesh.Task, bool, 
 	return t, err == nil, err
 }
 
-// FindKey is the finished task that was submitted under key.
-func (db *DB) FindKey(ctx context.Context, key string) (labmesh.TaskID, bool, error) {
+// FindKey is the finished task that was submitted in project under key.
+func (db *DB) FindKey(ctx context.Context, project, key string) (labmesh.TaskID, bool, error) {
 	sdb, release, err := db.use()
 	if err != nil || key == "" {
 		if err == nil {
@@ -101,7 +101,7 @@ func (db *DB) FindKey(ctx context.Context, key string) (labmesh.TaskID, bool, er
 		return "", false, err
 	}
 	defer release()
-	rows, err := sdb.QueryContext(ctx, "SELECT task_id FROM ledger.main.distributed_tasks WHERE idempotency_key = ? ORDER BY seq DESC LIMIT 1", key)
+	rows, err := sdb.QueryContext(ctx, "SELECT task_id FROM ledger.main.distributed_tasks WHERE idempotency_key = ? AND coalesce(project, '') = ? ORDER BY seq DESC LIMIT 1", key, project)
 	if err != nil {
 		return "", false, fmt.Errorf("find the task of an idempotency key: %w", err)
 	}
@@ -131,6 +131,9 @@ func (db *DB) Tasks(ctx context.Context, f store.Filter) ([]labmesh.Task, error)
 	}
 	if f.Kind != "" {
 		where, args = where+" AND type = ?", append(args, string(f.Kind))
+	}
+	if f.Project != "" {
+		where, args = where+" AND project = ?", append(args, f.Project)
 	}
 	if f.Worker != "" {
 		where, args = where+" AND worker_id = ?", append(args, string(f.Worker))

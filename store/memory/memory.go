@@ -143,7 +143,7 @@ func value(table int, row store.Row, column string) string {
 
 // Task is the finished task with that id.
 func (db *DB) Task(ctx context.Context, id labmesh.TaskID) (labmesh.Task, bool, error) {
-	row, ok, err := db.find(ctx, "task_id", string(id))
+	row, ok, err := db.find(ctx, func(row store.Row) bool { return value(tasks, row, "task_id") == string(id) })
 	if err != nil || !ok {
 		return labmesh.Task{}, false, err
 	}
@@ -157,26 +157,28 @@ func (db *DB) Task(ctx context.Context, id labmesh.TaskID) (labmesh.Task, bool, 
 	return t, err == nil, err
 }
 
-func (db *DB) find(ctx context.Context, column, want string) (store.Row, bool, error) {
+func (db *DB) find(ctx context.Context, is func(store.Row) bool) (store.Row, bool, error) {
 	unlock, err := db.lock(ctx)
 	if err != nil {
 		return nil, false, err
 	}
 	defer unlock()
 	for _, row := range slices.Backward(db.tables[tasks]) {
-		if value(tasks, row, column) == want {
+		if is(row) {
 			return row, true, nil
 		}
 	}
 	return nil, false, nil
 }
 
-// FindKey is the finished task that was submitted under key.
-func (db *DB) FindKey(ctx context.Context, key string) (labmesh.TaskID, bool, error) {
+// FindKey is the finished task that was submitted in project under key.
+func (db *DB) FindKey(ctx context.Context, project, key string) (labmesh.TaskID, bool, error) {
 	if key == "" {
 		return "", false, nil
 	}
-	row, ok, err := db.find(ctx, "idempotency_key", key)
+	row, ok, err := db.find(ctx, func(row store.Row) bool {
+		return value(tasks, row, "idempotency_key") == key && value(tasks, row, "project") == project
+	})
 	if err != nil || !ok {
 		return "", false, err
 	}
@@ -208,6 +210,7 @@ func fits(t *labmesh.Task, f store.Filter) bool {
 	return t.Seq > f.After &&
 		(len(f.Phases) == 0 || slices.Contains(f.Phases, t.Phase)) &&
 		(f.Kind == "" || f.Kind == t.Spec.Kind) &&
+		(f.Project == "" || f.Project == t.Project) &&
 		(f.Worker == "" || f.Worker == t.Worker)
 }
 

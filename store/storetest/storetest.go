@@ -217,14 +217,25 @@ func keyFindsTask(t *testing.T, b store.Backend) {
 	task, events := m.Finish()
 	_, more := m.Finish()
 	appendAll(t, b, events, more)
-	id, ok, err := b.FindKey(t.Context(), task.Spec.IdempotencyKey)
-	if err != nil || !ok || id != task.ID {
-		t.Errorf("found %q, %v, %v", id, ok, err)
-	}
-	for _, key := range []string{"", "no such key", "' OR 1=1 --"} {
-		if id, ok, err := b.FindKey(t.Context(), key); ok || err != nil {
-			t.Errorf("key %q found %q, %v", key, id, err)
+	theirs, events := m.Finish()
+	theirs.Project, theirs.Spec.IdempotencyKey = "vision", task.Spec.IdempotencyKey
+	events[1].Task = &theirs
+	appendAll(t, b, events)
+	for project, want := range map[string]labmesh.TaskID{"": task.ID, "vision": theirs.ID} {
+		id, ok, err := b.FindKey(t.Context(), project, task.Spec.IdempotencyKey)
+		if err != nil || !ok || id != want {
+			t.Errorf("in project %q: found %q, %v, %v", project, id, ok, err)
 		}
+	}
+	for _, c := range [][2]string{{"", ""}, {"", "no such key"}, {"", "' OR 1=1 --"}, {"audio", task.Spec.IdempotencyKey}, {"' OR 1=1 --", task.Spec.IdempotencyKey}} {
+		if id, ok, err := b.FindKey(t.Context(), c[0], c[1]); ok || err != nil {
+			t.Errorf("key %q of project %q found %q, %v", c[1], c[0], id, err)
+		}
+	}
+	listed, err := b.Tasks(t.Context(), store.Filter{Project: "vision"})
+	must(t, err)
+	if len(listed) != 1 || listed[0].ID != theirs.ID {
+		t.Errorf("of the project: %v", listed)
 	}
 }
 
