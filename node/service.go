@@ -12,7 +12,6 @@ import (
 
 	"labmesh"
 	"labmesh/node/httpapi"
-	"labmesh/security"
 	"labmesh/state"
 	"labmesh/store"
 )
@@ -27,19 +26,6 @@ var _ httpapi.Service = (*service)(nil)
 
 func newService(n *Node) *service {
 	return &service{n: n, fresh: rate.NewLimiter(freshenRate, freshenBurst)}
-}
-
-// Authenticate finds out who bears an API key.
-func (s *service) Authenticate(key string) (httpapi.Caller, error) {
-	if id, ok := security.KeyID(key); ok {
-		if k, ok := s.n.replica.View().Key(id); ok && security.Opens(key, k) {
-			return httpapi.Caller{Name: k.Name + "/" + k.ID, Role: k.Role}, nil
-		}
-	}
-	if !s.n.caughtUp.Load() {
-		return httpapi.Caller{}, labmesh.Refuse(labmesh.Unavailable, "this node has only just started and does not know the mesh's keys yet")
-	}
-	return httpapi.Caller{}, labmesh.Refuse(labmesh.Denied, "this mesh knows no such API key")
 }
 
 // Task is a task from the view, or from the ledger when it ended long ago.
@@ -117,7 +103,7 @@ func (s *service) ListTasks(ctx context.Context, f httpapi.TaskFilter) (list []l
 	}
 	if !view.HoldsAll() && (f.Phase == "" || f.Phase.Final()) {
 		s.n.ledger.await(ctx, view.Index())
-		lf := store.Filter{Kind: f.Kind, Worker: f.Worker, After: f.After, Limit: f.Limit + 1}
+		lf := store.Filter{Kind: f.Kind, Worker: f.Worker, After: f.After, Limit: f.Limit + 1, Project: f.Project}
 		if f.Phase != "" {
 			lf.Phases = []labmesh.Phase{f.Phase}
 		}
@@ -135,7 +121,8 @@ func (s *service) ListTasks(ctx context.Context, f httpapi.TaskFilter) (list []l
 }
 
 func matches(t *labmesh.Task, f httpapi.TaskFilter) bool {
-	return (f.Phase == "" || f.Phase == t.Phase) && (f.Kind == "" || f.Kind == t.Spec.Kind) && (f.Worker == "" || f.Worker == t.Worker)
+	return (f.Phase == "" || f.Phase == t.Phase) && (f.Kind == "" || f.Kind == t.Spec.Kind) && (f.Worker == "" || f.Worker == t.Worker) &&
+		(f.Project == "" || f.Project == t.Project)
 }
 
 // merge joins two lists by seq; of a task in both the first list's word holds.
@@ -218,6 +205,9 @@ func look(view state.View, w *labmesh.Worker, heard map[labmesh.WorkerID]word) h
 func (s *service) Register(ctx context.Context, w labmesh.Worker) (labmesh.WorkerID, error) {
 	if w.ID == "" {
 		w.ID = labmesh.WorkerID("w-" + newID())
+	}
+	if old, ok := s.n.replica.View().Worker(w.ID); ok && old.Node != "" && !old.Light {
+		return "", labmesh.Refuse(labmesh.Conflict, "worker %s is that of a node, which registers itself: choose another worker_id", w.ID)
 	}
 	rc, err := s.n.replica.Propose(ctx, labmesh.PutWorker{Worker: w})
 	if err != nil {

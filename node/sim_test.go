@@ -21,6 +21,7 @@ import (
 	"labmesh/consensus"
 	"labmesh/exec"
 	"labmesh/mesh"
+	"labmesh/node/httpapi"
 	"labmesh/node/simtest"
 	"labmesh/scheduler"
 	"labmesh/store/memory"
@@ -465,7 +466,7 @@ func (s *sim) upTo(n int) int {
 // Submit is what a client asks of node i.
 func (s *sim) Submit(ctx context.Context, i int, spec labmesh.Spec) (id labmesh.TaskID, err error) {
 	err = s.ask(i, func(l *simLife) error {
-		answers, err := l.node.service.Submit(ctx, "sim", []labmesh.Spec{spec})
+		answers, err := l.node.service.Submit(ctx, httpapi.Caller{Name: "sim"}, []labmesh.Spec{spec})
 		if err == nil {
 			id = answers[0].Task
 		}

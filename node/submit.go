@@ -28,12 +28,12 @@ func newID() string {
 }
 
 // Submit brings tasks into the mesh, all or none.
-func (s *service) Submit(ctx context.Context, by string, specs []labmesh.Spec) ([]labmesh.Answer, error) {
+func (s *service) Submit(ctx context.Context, by httpapi.Caller, specs []labmesh.Spec) ([]labmesh.Answer, error) {
 	counts := s.n.replica.View().Counts()
 	if live := counts[labmesh.Pending] + counts[labmesh.Assigned] + counts[labmesh.Running]; live+len(specs) > liveMax {
 		return nil, labmesh.Refuse(labmesh.Exhausted, "%d tasks are waiting, which is as many as the mesh takes: try again when some have ended", live)
 	}
-	if err := s.checkDependencies(ctx, specs); err != nil {
+	if err := s.checkDependencies(ctx, by.Project, specs); err != nil {
 		return nil, err
 	}
 	if err := s.checkSecrets(ctx, specs); err != nil {
@@ -47,7 +47,7 @@ func (s *service) Submit(ctx context.Context, by string, specs []labmesh.Spec) (
 	at := make([]int, 0, len(specs)) // cmds[i] is specs[at[i]]
 	for i, spec := range specs {
 		id := spec.TaskID
-		if known, err := s.endedBefore(ctx, spec); err != nil {
+		if known, err := s.endedBefore(ctx, by.Project, spec); err != nil {
 			return nil, err
 		} else if known != "" {
 			answers[i] = labmesh.Answer{Task: known, Existed: true}
@@ -60,7 +60,7 @@ func (s *service) Submit(ctx context.Context, by string, specs []labmesh.Spec) (
 		if spec.OnDisconnect == api.DisconnectStop {
 			spec.OnDisconnect = ""
 		}
-		cmds, at = append(cmds, labmesh.SubmitTask{ID: id, Spec: spec, By: by}), append(at, i)
+		cmds, at = append(cmds, labmesh.SubmitTask{ID: id, Spec: spec, By: by.Who(), Project: by.Project}), append(at, i)
 	}
 	if len(cmds) == 0 {
 		return answers, nil
@@ -82,7 +82,7 @@ func (s *service) Submit(ctx context.Context, by string, specs []labmesh.Spec) (
 // checkDependencies refuses specs one of which depends on a task that is not
 // there, so that all come in or none. What completed so long ago that the state
 // has forgotten it is not waited for.
-func (s *service) checkDependencies(ctx context.Context, specs []labmesh.Spec) error {
+func (s *service) checkDependencies(ctx context.Context, project string, specs []labmesh.Spec) error {
 	if !slices.ContainsFunc(specs, func(s labmesh.Spec) bool { return len(s.DependsOn) > 0 }) {
 		return nil
 	}
@@ -98,7 +98,7 @@ func (s *service) checkDependencies(ctx context.Context, specs []labmesh.Spec) e
 					}
 					fresh = true
 				}
-				done, err := s.completedBefore(ctx, id)
+				done, err := s.completedBefore(ctx, project, id)
 				switch {
 				case err != nil:
 					return err
@@ -116,7 +116,7 @@ func (s *service) checkDependencies(ctx context.Context, specs []labmesh.Spec) e
 
 // completedBefore reports whether a task completed longer ago than the state
 // remembers, and refuses one that is not known or did not complete.
-func (s *service) completedBefore(ctx context.Context, id labmesh.TaskID) (bool, error) {
+func (s *service) completedBefore(ctx context.Context, project string, id labmesh.TaskID) (bool, error) {
 	if s.n.replica.View().Known(id) {
 		return false, nil
 	}
@@ -124,7 +124,7 @@ func (s *service) completedBefore(ctx context.Context, id labmesh.TaskID) (bool,
 	switch {
 	case err != nil:
 		return false, err
-	case !ok:
+	case !ok, project != "" && t.Project != project:
 		return false, labmesh.RefuseField("depends_on", "depends_on: there is no task %s: submit it first", id)
 	case t.Phase != labmesh.Completed:
 		return false, labmesh.RefuseField("depends_on", "depends_on: task %s is %s and will not complete", id, t.Phase)
@@ -143,19 +143,25 @@ func (s *service) catchUp(ctx context.Context) error {
 
 // endedBefore looks in the ledger for a task with the same id or idempotency
 // key that ended longer ago than the state remembers.
-func (s *service) endedBefore(ctx context.Context, spec labmesh.Spec) (labmesh.TaskID, error) {
+func (s *service) endedBefore(ctx context.Context, project string, spec labmesh.Spec) (labmesh.TaskID, error) {
 	view := s.n.replica.View()
 	if view.KnowsAll() {
 		return "", nil
 	}
 	if id := spec.TaskID; id != "" && !view.Known(id) {
-		if _, ok, err := s.n.ledger.Task(ctx, id); err != nil || ok {
-			return id, err
+		t, ok, err := s.n.ledger.Task(ctx, id)
+		switch {
+		case err != nil:
+			return "", err
+		case ok && project != "" && t.Project != project:
+			return "", state.TaskTaken(id)
+		case ok:
+			return id, nil
 		}
 	}
 	if key := spec.IdempotencyKey; key != "" {
-		if _, ok := view.TaskByKey(key); !ok {
-			id, _, err := s.n.ledger.FindKey(ctx, key)
+		if _, ok := view.TaskByKey(project, key); !ok {
+			id, _, err := s.n.ledger.FindKey(ctx, project, key)
 			return id, err
 		}
 	}

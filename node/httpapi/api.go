@@ -179,7 +179,7 @@ func (a *API) find(r *http.Request) (methods, string) {
 // asks comes before what is asked for, so that strangers learn nothing.
 func (a *API) answer(w *statusWriter, r *http.Request, m methods, rt *route) {
 	var caller Caller
-	if rt == nil || rt.role != open {
+	if rt == nil || rt.may != open {
 		var err error
 		if caller, err = a.authenticate(r); err != nil {
 			a.failAuth(w, r, err)
@@ -196,8 +196,8 @@ func (a *API) answer(w *statusWriter, r *http.Request, m methods, rt *route) {
 			Message: "Method not allowed: " + m.allow() + " only", Reason: labmesh.Invalid,
 		})
 		return
-	case !covers(caller.Role, rt.role):
-		a.fail(w, r, labmesh.Refuse(labmesh.Denied, "The role %s may not do this; it takes the role %s", roleWord(caller.Role), rt.role))
+	case !rt.may.has(caller.Role):
+		a.fail(w, r, labmesh.Refuse(labmesh.Denied, "The role %s may not do this; it takes one of: %s", caller.Role, rt.may))
 		return
 	}
 	rt.patience(w, a.limits.Request)

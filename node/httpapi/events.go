@@ -35,7 +35,7 @@ var errSlowReader = errors.New("the reader is too slow")
 
 // events streams what happens. Whoever reads too slowly is dropped and may come
 // back with the last id it saw; the mesh waits for nobody.
-func (a *API) events(w http.ResponseWriter, r *http.Request, _ Caller) error {
+func (a *API) events(w http.ResponseWriter, r *http.Request, c Caller) error {
 	after, err := lastEventID(r)
 	if err != nil {
 		return err
@@ -48,6 +48,9 @@ func (a *API) events(w http.ResponseWriter, r *http.Request, _ Caller) error {
 	q := &eventQueue{
 		ctx: ctx, ready: make(chan []byte, eventQueueMax), room: semaphore.NewWeighted(eventQueueBytes),
 		ended: make(chan struct{}), wait: a.limits.SlowReader,
+	}
+	if c.Confined() {
+		q.only = newScope(a.svc, c)
 	}
 	go q.fill(a.svc, after)
 	defer func() {
@@ -84,6 +87,7 @@ type eventQueue struct {
 	ended chan struct{}
 	err   error // why there are no more events; read it after ended is closed
 	wait  time.Duration
+	only  *scope // what the reader may see; nil for all
 }
 
 // fill puts events into the queue until there are no more.
@@ -94,6 +98,11 @@ func (q *eventQueue) fill(svc Service, after EventID) {
 
 // put waits for room no longer than a reader may stand still.
 func (q *eventQueue) put(e labmesh.Event) error {
+	if q.only != nil {
+		if ok, err := q.only.holds(q.ctx, &e); !ok {
+			return err
+		}
+	}
 	data, err := encodeEvent(&e)
 	if err != nil {
 		return err

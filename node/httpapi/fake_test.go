@@ -21,10 +21,20 @@ import (
 
 // Keys that the fake knows, by their role.
 const (
-	adminKey  = "key-admin"
-	nodeKey   = "key-node"
-	workerKey = "key-worker"
+	adminKey     = "key-admin"
+	operatorKey  = "key-operator"
+	submitterKey = "key-submitter" // of the project vision
+	observerKey  = "key-observer"
+	workerKey    = "key-worker"
+	tokenKey     = "token-worker" // for the worker w1
 )
+
+// callers are who bears them.
+var callers = map[string]Caller{
+	adminKey: {Name: adminKey, Role: labmesh.RoleAdmin}, operatorKey: {Name: operatorKey, Role: labmesh.RoleOperator},
+	submitterKey: {Name: submitterKey, Role: labmesh.RoleSubmitter, Project: "vision"}, observerKey: {Name: observerKey, Role: labmesh.RoleObserver},
+	workerKey: {Name: workerKey, Role: labmesh.RoleWorker}, tokenKey: {Name: tokenKey, Role: labmesh.RoleWorker, Worker: "w1", Token: true},
+}
 
 // fake is a mesh of one, in memory.
 type fake struct {
@@ -58,17 +68,19 @@ func newFake() *fake {
 var noon = time.Date(2026, 5, 6, 12, 0, 0, 123456789, time.FixedZone("east", 3600))
 
 func (f *fake) Authenticate(key string) (Caller, error) {
-	role, ok := map[string]labmesh.Role{adminKey: labmesh.RoleAdmin, nodeKey: labmesh.RoleNode, workerKey: labmesh.RoleWorker}[key]
+	c, ok := callers[key]
 	switch {
 	case key == "key-unknowable":
 		return Caller{}, labmesh.Refuse(labmesh.Unavailable, "no replica to ask")
+	case key == "key-revoked":
+		return Caller{}, labmesh.Refuse(labmesh.Denied, "the key was revoked")
 	case !ok:
-		return Caller{}, labmesh.Refuse(labmesh.Denied, "no such key")
+		return Caller{}, labmesh.Refuse(labmesh.Denied, "")
 	}
-	return Caller{Name: key, Role: role}, nil
+	return c, nil
 }
 
-func (f *fake) Submit(_ context.Context, by string, specs []labmesh.Spec) ([]labmesh.Answer, error) {
+func (f *fake) Submit(_ context.Context, by Caller, specs []labmesh.Spec) ([]labmesh.Answer, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.down != nil {
@@ -87,7 +99,7 @@ func (f *fake) Submit(_ context.Context, by string, specs []labmesh.Spec) ([]lab
 			out[i] = labmesh.Answer{Task: id, Existed: true}
 			continue
 		}
-		t := labmesh.Task{ID: s.TaskID, Seq: uint64(len(f.tasks) + 1), Spec: s, By: by, Phase: labmesh.Pending, Created: noon}
+		t := labmesh.Task{ID: s.TaskID, Seq: uint64(len(f.tasks) + 1), Spec: s, By: by.Who(), Project: by.Project, Phase: labmesh.Pending, Created: noon}
 		if t.ID == "" {
 			t.ID = labmesh.TaskID(fmt.Sprintf("t%d", t.Seq))
 		}
@@ -139,7 +151,7 @@ func (f *fake) ListTasks(_ context.Context, flt TaskFilter) (out []labmesh.Task,
 	for _, t := range f.tasks {
 		switch {
 		case t.Seq <= flt.After, flt.Phase != "" && t.Phase != flt.Phase, flt.Kind != "" && t.Spec.Kind != flt.Kind,
-			flt.Worker != "" && t.Worker != flt.Worker:
+			flt.Worker != "" && t.Worker != flt.Worker, flt.Project != "" && t.Project != flt.Project:
 			continue
 		}
 		if len(out) == flt.Limit {

@@ -121,8 +121,8 @@ func broken(err error, limit int64) error {
 }
 
 // artifacts lists the files that an attempt left.
-func (a *API) artifacts(w http.ResponseWriter, r *http.Request, _ Caller) error {
-	id, attempt, err := attemptOf(r)
+func (a *API) artifacts(w http.ResponseWriter, r *http.Request, c Caller) error {
+	id, attempt, err := a.attemptOf(r, c)
 	if err != nil {
 		return err
 	}
@@ -135,8 +135,8 @@ func (a *API) artifacts(w http.ResponseWriter, r *http.Request, _ Caller) error 
 }
 
 // artifact sends one file that an attempt left, or a range of it.
-func (a *API) artifact(w http.ResponseWriter, r *http.Request, _ Caller) error {
-	id, attempt, err := attemptOf(r)
+func (a *API) artifact(w http.ResponseWriter, r *http.Request, c Caller) error {
+	id, attempt, err := a.attemptOf(r, c)
 	if err != nil {
 		return err
 	}
@@ -168,8 +168,8 @@ func (a *API) artifact(w http.ResponseWriter, r *http.Request, _ Caller) error {
 }
 
 // attemptOf is the task and the attempt that a request is about, 0 for the newest.
-func attemptOf(r *http.Request) (id labmesh.TaskID, attempt int, err error) {
-	if id, err = taskID(r); err != nil {
+func (a *API) attemptOf(r *http.Request, c Caller) (id labmesh.TaskID, attempt int, err error) {
+	if id, err = a.visibleID(r, c); err != nil {
 		return "", 0, err
 	}
 	q := r.URL.Query()

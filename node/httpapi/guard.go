@@ -11,8 +11,8 @@ import (
 	"labmesh/api"
 )
 
-// apiKeyBytesMax bounds what is tried as a key.
-const apiKeyBytesMax = 4096
+// credentialBytesMax bounds what is tried as a key or a token.
+const credentialBytesMax = 4096
 
 // hostGuard decides to which Host a request may be sent.
 type hostGuard struct {
@@ -52,15 +52,20 @@ func hostname(host string) string {
 
 // authenticate finds out who sends r.
 func (a *API) authenticate(r *http.Request) (Caller, error) {
-	key := keyOf(r)
-	if key == "" || len(key) > apiKeyBytesMax {
-		return Caller{}, labmesh.Refuse(labmesh.Denied, "no key")
+	credential := credentialOf(r)
+	if credential == "" || len(credential) > credentialBytesMax {
+		return Caller{}, labmesh.Refuse(labmesh.Denied, "")
 	}
-	return a.svc.Authenticate(key)
+	c, err := a.svc.Authenticate(credential)
+	if err != nil {
+		return Caller{}, err
+	}
+	c.Remote = r.RemoteAddr
+	return c, nil
 }
 
-// keyOf is the API key that r bears, or "".
-func keyOf(r *http.Request) string {
+// credentialOf is the API key or the token that r bears, or "".
+func credentialOf(r *http.Request) string {
 	if key := r.Header.Get("X-API-Key"); key != "" {
 		return strings.TrimSpace(key)
 	}
@@ -79,26 +84,5 @@ func (a *API) failAuth(w http.ResponseWriter, r *http.Request, err error) {
 		return
 	}
 	w.Header().Set("WWW-Authenticate", `Bearer realm="labmesh"`)
-	writeJSON(w, http.StatusUnauthorized, &api.Error{Message: "Authentication required", Reason: labmesh.Denied})
-}
-
-// open is the role that a route asks for when it asks for none.
-const open labmesh.Role = ""
-
-// covers reports whether a caller with the role have may use what asks for
-// need: each role may do what those before it may.
-func covers(have, need labmesh.Role) bool {
-	if need == open {
-		return true
-	}
-	order := []labmesh.Role{labmesh.RoleWorker, labmesh.RoleNode, labmesh.RoleAdmin}
-	at := slices.Index(order, have)
-	return at >= 0 && at >= slices.Index(order, need)
-}
-
-func roleWord(r labmesh.Role) string {
-	if r == "" {
-		return "of this key"
-	}
-	return string(r)
+	writeJSON(w, http.StatusUnauthorized, &api.Error{Message: "Authentication required", Reason: labmesh.Denied, Hint: err.Error()})
 }

@@ -29,23 +29,25 @@ func TestEveryRouteAsksWhoCalls(t *testing.T) {
 		{"bad", "X-API-Key", "nonsense", ""},
 		{"bad bearer", "Authorization", "Bearer nonsense", ""},
 		{"basic", "Authorization", "Basic " + adminKey, ""},
-		{"long", "X-API-Key", strings.Repeat("k", apiKeyBytesMax+1), ""},
+		{"long", "X-API-Key", strings.Repeat("k", credentialBytesMax+1), ""},
 		{"worker", "X-API-Key", workerKey, labmesh.RoleWorker},
-		{"node", "X-API-Key", nodeKey, labmesh.RoleNode},
+		{"operator", "X-API-Key", operatorKey, labmesh.RoleOperator},
+		{"submitter", "X-API-Key", submitterKey, labmesh.RoleSubmitter},
+		{"observer", "X-API-Key", observerKey, labmesh.RoleObserver},
 		{"admin", "X-API-Key", adminKey, labmesh.RoleAdmin},
 		{"bearer", "Authorization", "bearer " + adminKey, labmesh.RoleAdmin},
 	}
 	routes := a.routes()
-	routes = append(routes, route{method: "GET", path: "/nowhere", role: labmesh.RoleAdmin}, route{method: "PUT", path: "/api/tasks", role: labmesh.RoleAdmin})
+	routes = append(routes, route{method: "GET", path: "/nowhere", may: admins}, route{method: "PUT", path: "/api/tasks", may: admins})
 	for _, rt := range routes {
 		for _, k := range keys {
 			w := do(a, rt.method, target(rt.path), "", "X-API-Key", "", k.header, k.value)
 			switch {
-			case rt.role != open && k.role == "":
+			case rt.may != open && k.role == "":
 				if w.Code != 401 || object(t, w)["error"] != "Authentication required" || w.Header().Get("WWW-Authenticate") == "" {
 					t.Errorf("%s %s with key %s: %d %s", rt.method, rt.path, k.name, w.Code, w.Body)
 				}
-			case covers(k.role, rt.role):
+			case rt.may == open || rt.may.has(k.role):
 				if w.Code == 401 || w.Code == 403 {
 					t.Errorf("%s %s with key %s: %d %s", rt.method, rt.path, k.name, w.Code, w.Body)
 				}
@@ -61,12 +63,23 @@ func TestOnlyHealthIsOpen(t *testing.T) {
 	a, _ := newAPI(t, newFake())
 	var opened []string
 	for _, rt := range a.routes() {
-		if rt.role == open {
+		if rt.may == open {
 			opened = append(opened, rt.path)
 		}
 	}
 	if got := strings.Join(opened, " "); got != "/healthz /readyz" {
 		t.Errorf("open routes: %s", got)
+	}
+}
+
+func TestWhoHasProvenToBeSomebodyIsToldWhy(t *testing.T) {
+	t.Parallel()
+	a, _ := newAPI(t, newFake())
+	if w := do(a, "GET", "/status", "", "X-API-Key", "key-revoked"); w.Code != 401 || object(t, w)["hint"] != "the key was revoked" || object(t, w)["error"] != "Authentication required" {
+		t.Errorf("%d %s", w.Code, w.Body)
+	}
+	if w := do(a, "GET", "/status", "", "X-API-Key", "nonsense"); w.Code != 401 || object(t, w)["hint"] != nil {
+		t.Errorf("%d %s", w.Code, w.Body)
 	}
 }
 

@@ -19,7 +19,7 @@ func (a *API) drain(w http.ResponseWriter, r *http.Request, c Caller) error {
 	if len(req.Reason) > api.LabelCharsMax {
 		return labmesh.RefuseField("reason", "reason: it is longer than %d bytes", api.LabelCharsMax)
 	}
-	orElse(&req.Reason, "drained by "+c.Name)
+	orElse(&req.Reason, "drained by "+c.Who())
 	return a.hold(w, r, labmesh.WorkerDraining, req.Reason, c)
 }
 
@@ -42,7 +42,7 @@ func (a *API) readOptional(w http.ResponseWriter, r *http.Request, to any) error
 
 func (a *API) hold(w http.ResponseWriter, r *http.Request, status labmesh.WorkerStatus, reason string, c Caller) error {
 	id := labmesh.WorkerID(r.PathValue("id"))
-	if err := a.svc.HoldWorker(r.Context(), id, status, reason, c.Name); err != nil {
+	if err := a.svc.HoldWorker(r.Context(), id, status, reason, c.Who()); err != nil {
 		return rename(err, workerNotFound)
 	}
 	message := "Worker takes tasks again"
@@ -57,7 +57,7 @@ func (a *API) ban(w http.ResponseWriter, r *http.Request, c Caller) error {
 	if err := a.readOptional(w, r, &struct{}{}); err != nil {
 		return err
 	}
-	node, err := a.svc.Ban(r.Context(), r.PathValue("id"), c.Name)
+	node, err := a.svc.Ban(r.Context(), r.PathValue("id"), c.Who())
 	if err != nil {
 		return rename(err, nodeNotFound)
 	}

@@ -148,12 +148,12 @@ func (l *Leaf) forward(w http.ResponseWriter, r *http.Request) {
 // permits asks a replica whether whoever sends r may see figures, and answers r
 // when it may not.
 func (l *Leaf) permits(w http.ResponseWriter, r *http.Request) bool {
-	ask, err := http.NewRequestWithContext(r.Context(), http.MethodHead, "http://localhost/openapi.json", http.NoBody)
+	ask, err := http.NewRequestWithContext(r.Context(), http.MethodHead, "http://localhost/metrics", http.NoBody)
 	if err != nil {
 		l.fail(w, r, err)
 		return false
 	}
-	ask.Header.Set("X-API-Key", keyOf(r))
+	ask.Header.Set("X-API-Key", credentialOf(r))
 	reply, err := l.transport.RoundTrip(ask)
 	if err != nil {
 		l.fail(w, r, err)
@@ -163,6 +163,8 @@ func (l *Leaf) permits(w http.ResponseWriter, r *http.Request) bool {
 	switch reply.StatusCode {
 	case http.StatusOK:
 		return true
+	case http.StatusForbidden:
+		refuse(w, labmesh.Refuse(labmesh.Denied, "The role of this key may not see figures"))
 	case http.StatusUnauthorized:
 		w.Header().Set("WWW-Authenticate", `Bearer realm="labmesh"`)
 		writeJSON(w, http.StatusUnauthorized, &api.Error{Message: "Authentication required", Reason: labmesh.Denied})

@@ -18,12 +18,12 @@ const (
 
 // logs copies one stream of a task's output to the caller. A reply that ends
 // well is whole; where the output broke off, the connection is cut.
-func (a *API) logs(w http.ResponseWriter, r *http.Request, _ Caller) error {
+func (a *API) logs(w http.ResponseWriter, r *http.Request, c Caller) error {
 	req, frames, err := logRequest(r.URL.Query())
 	if err != nil {
 		return err
 	}
-	if req.Task, err = taskID(r); err != nil {
+	if req.Task, err = a.visibleID(r, c); err != nil {
 		return err
 	}
 	ctx, release, err := a.openStream(r)

@@ -53,8 +53,8 @@ func operation(rt *route, reg huma.Registry) *huma.Operation {
 		Method: rt.method, Path: strings.ReplaceAll(rt.path, "...}", "}"), Summary: rt.summary, OperationID: operationID(rt),
 		Parameters: parameters(rt, reg), Responses: responses(rt, reg),
 	}
-	if rt.role != open {
-		op.Description = "Takes a key with the role " + string(rt.role) + ", or one that may do more."
+	if rt.may != open {
+		op.Description = "Roles: " + rt.may.String() + "."
 		op.Security = []map[string][]string{{"key": {}}, {"bearer": {}}}
 	}
 	if rt.in != nil {
@@ -125,12 +125,12 @@ func responses(rt *route, reg huma.Registry) map[string]*huma.Response {
 	}
 	out["200"] = ok
 	bad := slices.Clone(rt.errors)
-	if rt.role != open {
+	if rt.may != open {
 		bad = append(bad, http.StatusUnauthorized, http.StatusForbidden)
 	}
 	for _, status := range append(bad, http.StatusInternalServerError) {
 		var body any = api.Error{}
-		if rt.role == open && status == http.StatusServiceUnavailable {
+		if rt.may == open && status == http.StatusServiceUnavailable {
 			body = api.Health{}
 		}
 		out[strconv.Itoa(status)] = &huma.Response{

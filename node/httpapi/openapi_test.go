@@ -61,7 +61,7 @@ func TestDocumentAndMuxAgree(t *testing.T) {
 		if !ok {
 			t.Errorf("the document lacks %s %s", rt.method, rt.path)
 		}
-		if (len(op.Security) > 0) != (rt.role != open) {
+		if (len(op.Security) > 0) != (rt.may != open) {
 			t.Errorf("%s %s: security %v", rt.method, rt.path, op.Security)
 		}
 	}

@@ -23,7 +23,8 @@ const (
 // both made from the table of them.
 type route struct {
 	method, path string
-	role         labmesh.Role // the least that may use it; open for anybody
+	may          roles // who may use it
+	own          bool  // submitters see by it the tasks of their project, workers themselves
 	serve        func(w http.ResponseWriter, r *http.Request, c Caller) error
 
 	wait   time.Duration // how long it may take; 0 for [Limits].Request
@@ -51,72 +52,72 @@ func (a *API) routes() []route {
 
 func (a *API) meshRoutes() []route {
 	return []route{
-		{method: "GET", path: "/status", role: labmesh.RoleWorker, serve: a.status,
+		{method: "GET", path: "/status", may: keys, serve: a.status,
 			summary: "The mesh at a glance, as this node sees it; also when there is no leader", out: api.Status{}},
-		{method: "GET", path: "/api/peers", role: labmesh.RoleNode, serve: a.peers,
+		{method: "GET", path: "/api/peers", may: watchers, serve: a.peers,
 			summary: "The members of the mesh: whether this node reaches them just now, and how their clocks go", out: api.PeerList{}},
-		{method: "POST", path: "/api/query", role: labmesh.RoleNode, serve: a.query, wait: queryWait,
+		{method: "POST", path: "/api/query", may: watchers, serve: a.query, wait: queryWait,
 			summary: "Ask the ledger by one read-only SQL statement", in: api.QueryRequest{}, out: api.QueryReply{},
 			params: []param{{"format", "query", "the form of the reply", "", []string{"json", "parquet"}}}, errors: []int{400, 413, 429, 503}},
-		{method: "GET", path: "/api/events", role: labmesh.RoleNode, serve: a.events, stream: true,
+		{method: "GET", path: "/api/events", may: readers, own: true, serve: a.events, stream: true,
 			summary: "All that happens, in order, as server-sent events", out: api.Event{}, media: "text/event-stream",
 			params: []param{
 				{"Last-Event-ID", "header", "the id of the last event seen; those after it follow", "", nil},
 				{"last_event_id", "query", "the same, for what cannot set a header", "", nil}}, errors: []int{400, 404, 429, 503}},
-		{method: "POST", path: "/api/invites", role: labmesh.RoleAdmin, serve: a.invite,
+		{method: "POST", path: "/api/invites", may: admins, serve: a.invite,
 			summary: "Mint an invite to the mesh", in: api.InviteRequest{}, out: api.InviteReply{}, errors: []int{400, 413, 503}},
-		{method: "GET", path: "/api/backup", role: labmesh.RoleAdmin, serve: a.backup, stream: true,
+		{method: "GET", path: "/api/backup", may: admins, serve: a.backup, stream: true,
 			summary: "The whole mesh but for files: its state, all rows and its secrets, as labmesh restore takes them", media: api.BackupType, errors: []int{429, 503}},
-		{method: "GET", path: "/api/secrets", role: labmesh.RoleAdmin, serve: a.listSecrets,
+		{method: "GET", path: "/api/secrets", may: admins, serve: a.listSecrets,
 			summary: "List the secrets by name; their values are shown to nobody", out: api.SecretList{}},
-		{method: "PUT", path: "/api/secrets/{name}", role: labmesh.RoleAdmin, serve: a.putSecret,
+		{method: "PUT", path: "/api/secrets/{name}", may: admins, serve: a.putSecret,
 			summary: "Keep a value for the tasks that ask for it by name", in: api.SecretRequest{}, out: api.SecretReply{}, errors: []int{400, 413, 429, 503}},
-		{method: "DELETE", path: "/api/secrets/{name}", role: labmesh.RoleAdmin, serve: a.dropSecret,
+		{method: "DELETE", path: "/api/secrets/{name}", may: admins, serve: a.dropSecret,
 			summary: "Forget a secret", out: api.SecretReply{}, errors: []int{404, 503}},
 	}
 }
 
 func (a *API) workerRoutes() []route {
 	return []route{
-		{method: "POST", path: "/api/workers/register", role: labmesh.RoleWorker, serve: a.register,
+		{method: "POST", path: "/api/workers/register", may: hands | workers, own: true, serve: a.register,
 			summary: "Make a worker known", in: api.RegisterRequest{}, out: api.RegisterReply{}, errors: []int{400, 413, 503}},
-		{method: "GET", path: "/api/workers", role: labmesh.RoleWorker, serve: a.listWorkers,
+		{method: "GET", path: "/api/workers", may: readers, serve: a.listWorkers,
 			summary: "List the workers", out: api.WorkerList{}},
-		{method: "GET", path: "/api/workers/{id}", role: labmesh.RoleWorker, serve: a.worker,
+		{method: "GET", path: "/api/workers/{id}", may: keys, own: true, serve: a.worker,
 			summary: "One worker, and the tasks it holds or held lately", out: api.Worker{}, errors: []int{404}},
-		{method: "POST", path: "/api/workers/{id}/drain", role: labmesh.RoleAdmin, serve: a.drain,
+		{method: "POST", path: "/api/workers/{id}/drain", may: hands, serve: a.drain,
 			summary: "Give a worker no more tasks; those that it runs go on", in: api.HoldRequest{}, out: api.HoldReply{}, errors: []int{400, 404, 413, 503}},
-		{method: "POST", path: "/api/workers/{id}/undrain", role: labmesh.RoleAdmin, serve: a.undrain,
+		{method: "POST", path: "/api/workers/{id}/undrain", may: hands, serve: a.undrain,
 			summary: "Let a worker that was drained or quarantined take tasks again", out: api.HoldReply{}, errors: []int{404, 503}},
-		{method: "POST", path: "/api/nodes/{id}/ban", role: labmesh.RoleAdmin, serve: a.ban,
+		{method: "POST", path: "/api/nodes/{id}/ban", may: admins, serve: a.ban,
 			summary: "Shut a node out for ever, named by its id or by that of its worker; its tasks go elsewhere", out: api.BanReply{}, errors: []int{404, 409, 503}},
 	}
 }
 
 func (a *API) taskRoutes() []route {
 	return []route{
-		{method: "POST", path: "/api/tasks", role: labmesh.RoleNode, serve: a.submit,
+		{method: "POST", path: "/api/tasks", may: users, own: true, serve: a.submit,
 			summary: "Submit a task", in: labmesh.Spec{}, out: api.SubmitReply{}, errors: []int{400, 413, 429, 503}},
-		{method: "POST", path: "/api/tasks/batch", role: labmesh.RoleNode, serve: a.submitBatch, wait: batchWait,
+		{method: "POST", path: "/api/tasks/batch", may: users, own: true, serve: a.submitBatch, wait: batchWait,
 			summary: "Submit many tasks: all or none", in: api.BatchRequest{}, out: api.BatchReply{}, errors: []int{400, 413, 429, 503}},
-		{method: "GET", path: "/api/tasks", role: labmesh.RoleNode, serve: a.listTasks,
+		{method: "GET", path: "/api/tasks", may: readers, own: true, serve: a.listTasks,
 			summary: "List tasks in the order of submits", out: api.TaskList{}, errors: []int{400, 503}, params: []param{
 				{"status", "query", "only tasks with this status", "", words(labmesh.Phases())},
 				{"type", "query", "only tasks of this type", "", words(labmesh.Kinds())},
 				{"worker_id", "query", "only tasks that this worker holds, or held last", "", nil},
 				{"limit", "query", "tasks in a page, 1 to 1000; 100 by default", 0, nil},
 				{"cursor", "query", "the next_cursor of the page before", "", nil}}},
-		{method: "GET", path: "/api/tasks/{id}", role: labmesh.RoleNode, serve: a.task,
+		{method: "GET", path: "/api/tasks/{id}", may: readers, own: true, serve: a.task,
 			summary: "One task, with its result and its attempts", out: api.TaskDetail{}, errors: []int{404, 503}},
-		{method: "POST", path: "/api/tasks/{id}/cancel", role: labmesh.RoleNode, serve: a.cancel,
+		{method: "POST", path: "/api/tasks/{id}/cancel", may: users, own: true, serve: a.cancel,
 			summary: "Cancel a task", in: api.CancelRequest{}, out: api.CancelReply{}, errors: []int{400, 404, 413, 503}},
-		{method: "GET", path: "/api/tasks/{id}/why", role: labmesh.RoleNode, serve: a.why,
+		{method: "GET", path: "/api/tasks/{id}/why", may: readers, own: true, serve: a.why,
 			summary: "Why a task is where it is, above all why it waits", out: api.Why{}, errors: []int{404, 503}},
-		{method: "GET", path: "/api/tasks/{id}/benchmarks", role: labmesh.RoleNode, serve: a.benchmarks,
+		{method: "GET", path: "/api/tasks/{id}/benchmarks", may: readers, own: true, serve: a.benchmarks,
 			summary: "What a benchmark has measured so far", out: api.BenchList{}, errors: []int{400, 404, 503}, params: []param{
 				{"limit", "query", "rows in a page, 1 to 1000; 100 by default", 0, nil},
 				{"cursor", "query", "the next_cursor of the page before", "", nil}}},
-		{method: "GET", path: "/api/tasks/{id}/logs", role: labmesh.RoleNode, serve: a.logs, stream: true,
+		{method: "GET", path: "/api/tasks/{id}/logs", may: readers, own: true, serve: a.logs, stream: true,
 			summary: "One stream of a task's output, from whichever node has it", media: "text/plain", errors: []int{400, 404, 429, 503}, params: []param{
 				{"stream", "query", "which output; stdout by default", "", []string{"stdout", "stderr"}},
 				{"attempt", "query", "number of the attempt, and no other; by default the newest and, when following, those that come", 0, nil},
@@ -144,11 +145,11 @@ func (a *API) reportRoutes() []route {
 		param{"b", "query", "the other side; without it the arms of the tasks that a chooses are compared", "", nil})
 	bad := []int{400, 404, 413, 429, 503}
 	return []route{
-		{method: "GET", path: "/api/benchmarks/series", role: labmesh.RoleNode, serve: a.benchSeries, wait: queryWait, drawn: true,
+		{method: "GET", path: "/api/benchmarks/series", may: watchers, serve: a.benchSeries, wait: queryWait, drawn: true,
 			summary: "Latency and throughput over the batch size, by engine and device", out: report.CurveSet{}, params: filters, errors: bad},
-		{method: "GET", path: "/api/benchmarks/trend", role: labmesh.RoleNode, serve: a.benchTrend, wait: queryWait, drawn: true,
+		{method: "GET", path: "/api/benchmarks/trend", may: watchers, serve: a.benchTrend, wait: queryWait, drawn: true,
 			summary: "Series of benchmark results over time, and where they changed", out: report.Trends{}, params: judge, errors: bad},
-		{method: "GET", path: "/api/benchmarks/compare", role: labmesh.RoleNode, serve: a.benchCompare, wait: queryWait, drawn: true,
+		{method: "GET", path: "/api/benchmarks/compare", may: watchers, serve: a.benchCompare, wait: queryWait, drawn: true,
 			summary: "Whether benchmark results b are slower than a", out: report.Comparisons{}, params: sides, errors: bad},
 	}
 }
@@ -156,30 +157,30 @@ func (a *API) reportRoutes() []route {
 func (a *API) fileRoutes() []route {
 	attempt := param{"attempt", "query", "number of the attempt; the newest that left any by default", 0, nil}
 	return []route{
-		{method: "POST", path: "/api/bundles/missing", role: labmesh.RoleNode, serve: a.missingChunks,
+		{method: "POST", path: "/api/bundles/missing", may: users, serve: a.missingChunks,
 			summary: "Which chunks of a bundle this node lacks", in: api.MissingRequest{}, out: api.MissingReply{}, errors: []int{400, 413, 503}},
-		{method: "POST", path: "/api/bundles/chunks", role: labmesh.RoleNode, serve: a.putChunks, wait: uploadWait,
+		{method: "POST", path: "/api/bundles/chunks", may: users, serve: a.putChunks, wait: uploadWait,
 			summary: "Send chunks of a bundle: before each its size as four bytes, the highest first", inMedia: api.ChunksType,
 			out: api.ChunksReply{}, errors: []int{400, 413, 503}},
-		{method: "POST", path: "/api/bundles", role: labmesh.RoleNode, serve: a.putBundle, wait: batchWait,
+		{method: "POST", path: "/api/bundles", may: users, serve: a.putBundle, wait: batchWait,
 			summary: "Send the manifest of a bundle whose chunks are here", inMedia: api.ManifestType,
 			out: api.Bundle{}, errors: []int{400, 409, 413, 503}},
-		{method: "GET", path: "/api/tasks/{id}/artifacts", role: labmesh.RoleNode, serve: a.artifacts, wait: fetchWait,
+		{method: "GET", path: "/api/tasks/{id}/artifacts", may: readers, own: true, serve: a.artifacts, wait: fetchWait,
 			summary: "List the files that an attempt left", out: api.Artifacts{}, errors: []int{400, 404, 503}, params: []param{attempt}},
-		{method: "GET", path: "/api/tasks/{id}/artifacts/{path...}", role: labmesh.RoleNode, serve: a.artifact, wait: fetchWait,
+		{method: "GET", path: "/api/tasks/{id}/artifacts/{path...}", may: readers, own: true, serve: a.artifact, wait: fetchWait,
 			summary: "One of these files", media: "application/octet-stream", errors: []int{400, 404, 503}, params: []param{attempt}},
 	}
 }
 
 func (a *API) selfRoutes() []route {
 	return []route{
-		{method: "GET", path: "/healthz", role: open, serve: a.healthz,
+		{method: "GET", path: "/healthz", may: open, serve: a.healthz,
 			summary: "Whether this node is alive", out: api.Health{}},
-		{method: "GET", path: "/readyz", role: open, serve: a.readyz,
+		{method: "GET", path: "/readyz", may: open, serve: a.readyz,
 			summary: "Whether this node knows a leader and has caught up", out: api.Health{}, errors: []int{503}},
-		{method: "GET", path: "/metrics", role: labmesh.RoleWorker, serve: a.metrics.serve,
+		{method: "GET", path: "/metrics", may: watchers, serve: a.metrics.serve,
 			summary: "Figures for Prometheus", media: "text/plain"},
-		{method: "GET", path: "/openapi.json", role: labmesh.RoleWorker, serve: a.openapi,
+		{method: "GET", path: "/openapi.json", may: keys, serve: a.openapi,
 			summary: "This API, described by OpenAPI", out: map[string]any{}},
 	}
 }

@@ -23,7 +23,7 @@ func (a *API) putSecret(w http.ResponseWriter, r *http.Request, c Caller) error 
 	if err := api.ValidateSecret(name, req.Value); err != nil {
 		return err
 	}
-	if err := a.svc.PutSecret(r.Context(), labmesh.Secret{Name: name, Value: req.Value, By: c.Name}); err != nil {
+	if err := a.svc.PutSecret(r.Context(), labmesh.Secret{Name: name, Value: req.Value, By: c.Who()}); err != nil {
 		return err
 	}
 	return a.reply(w, r, api.SecretReply{Name: name, Message: "Secret set"})
@@ -47,7 +47,7 @@ func (a *API) dropSecret(w http.ResponseWriter, r *http.Request, c Caller) error
 	if api.ValidateSecretName(name) != nil {
 		return labmesh.Refuse(labmesh.NotFound, secretNotFound)
 	}
-	if err := a.svc.DropSecret(r.Context(), name, c.Name); err != nil {
+	if err := a.svc.DropSecret(r.Context(), name, c.Who()); err != nil {
 		return rename(err, secretNotFound)
 	}
 	return a.reply(w, r, api.SecretReply{Name: name, Message: "Secret removed"})

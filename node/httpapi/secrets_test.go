@@ -22,8 +22,8 @@ func TestSecretsAreSetListedAndRemoved(t *testing.T) {
 		says                    string
 	}{
 		{"PUT", "/api/secrets/TOKEN", string(body), adminKey, 200, `"TOKEN"`},
-		{"PUT", "/api/secrets/TOKEN", string(body), nodeKey, 403, "admin"},
-		{"GET", "/api/secrets", "", nodeKey, 403, "admin"},
+		{"PUT", "/api/secrets/TOKEN", string(body), operatorKey, 403, "admin"},
+		{"GET", "/api/secrets", "", operatorKey, 403, "admin"},
 		{"DELETE", "/api/secrets/TOKEN", "", workerKey, 403, "admin"},
 		{"PUT", "/api/secrets/TOKEN", `{"value":""}`, adminKey, 400, "empty"},
 		{"PUT", "/api/secrets/TOKEN", `{}`, adminKey, 400, "empty"},

@@ -22,22 +22,67 @@ type Service interface {
 
 // Keys tells who calls.
 type Keys interface {
-	// Authenticate is the caller who bears an API key, or a refusal with reason Denied.
-	Authenticate(key string) (Caller, error)
+	// Authenticate is the caller who bears a credential, an API key or a token, or a
+	// refusal with reason Denied. Its message is shown, so it says nothing to who
+	// has not proven to hold the credential.
+	Authenticate(credential string) (Caller, error)
 }
 
 // Caller is who makes a request.
 type Caller struct {
-	Name string // for the record, e.g. the key's id
-	Role labmesh.Role
+	ID      string // of the API key, also where a token that was made with it was shown
+	Name    string // of the key
+	Role    labmesh.Role
+	Project string           // what the caller submits is in it; see [Caller.sees]
+	Worker  labmesh.WorkerID // that a token was made for; "" for a key
+	Token   bool             // it showed a token, not the key
+	Remote  string           // the address that the request came from
+
+	RequireSigned bool // what is not signed is refused
+}
+
+// Who is the caller as events, tasks and secrets name it.
+func (c Caller) Who() string {
+	if c.Name == "" || c.ID == "" {
+		return c.Name + c.ID
+	}
+	return c.Name + "/" + c.ID
+}
+
+// Confined reports whether the caller sees the tasks of its project alone.
+func (c Caller) Confined() bool { return c.Role == labmesh.RoleSubmitter }
+
+// sees reports whether a task is any of the caller's business.
+func (c Caller) sees(t *labmesh.Task) bool {
+	return !c.Confined() || c.Project != "" && t.Project == c.Project
+}
+
+// seesWorker reports whether a worker is any of the caller's business. A key for
+// light workers speaks for each of them, a token for the one that it was made for.
+func (c Caller) seesWorker(w *labmesh.Worker) bool {
+	switch {
+	case c.Role != labmesh.RoleWorker:
+		return true
+	case c.Worker != "":
+		return w.ID == c.Worker
+	}
+	return w.Light || w.Node == ""
+}
+
+// scope is the project to which lists for the caller are confined, "" for none.
+func (c Caller) scope() string {
+	if c.Confined() {
+		return c.Project
+	}
+	return ""
 }
 
 // Tasks is what can be done with tasks.
 type Tasks interface {
-	// Submit brings all of specs into the mesh, or none. The answers are in
+	// Submit brings all of specs into the mesh, or none, in the project of by. The answers are in
 	// the order of specs. When it returns without an error they are durable on a
 	// majority of voters.
-	Submit(ctx context.Context, by string, specs []labmesh.Spec) ([]labmesh.Answer, error)
+	Submit(ctx context.Context, by Caller, specs []labmesh.Spec) ([]labmesh.Answer, error)
 	Cancel(ctx context.Context, id labmesh.TaskID, by, reason string) error
 	Task(ctx context.Context, id labmesh.TaskID) (labmesh.Task, error)
 	// ListTasks lists in the order of submits. next is 0 at the end.
@@ -84,6 +129,8 @@ type TaskFilter struct {
 	Worker labmesh.WorkerID
 	After  uint64 // only tasks with a higher seq
 	Limit  int
+
+	Project string // only tasks of it; "" for those of all
 }
 
 // BenchFilter selects rows of the benchmark of a task.

@@ -28,7 +28,7 @@ func (a *API) submit(w http.ResponseWriter, r *http.Request, c Caller) error {
 	if err != nil {
 		return err
 	}
-	answers, err := a.svc.Submit(r.Context(), c.Name, []labmesh.Spec{spec})
+	answers, err := a.svc.Submit(r.Context(), c, []labmesh.Spec{spec})
 	switch {
 	case err != nil:
 		return err
@@ -49,7 +49,7 @@ func (a *API) submitBatch(w http.ResponseWriter, r *http.Request, c Caller) erro
 	if err != nil {
 		return err
 	}
-	answers, err := a.svc.Submit(r.Context(), c.Name, specs)
+	answers, err := a.svc.Submit(r.Context(), c, specs)
 	switch {
 	case err != nil:
 		return err
@@ -85,11 +85,12 @@ func (a *API) readBatch(w http.ResponseWriter, r *http.Request) ([]labmesh.Spec,
 	return decodeBatch(body, a.limits.BatchTasks)
 }
 
-func (a *API) listTasks(w http.ResponseWriter, r *http.Request, _ Caller) error {
+func (a *API) listTasks(w http.ResponseWriter, r *http.Request, c Caller) error {
 	f, err := taskFilter(r.URL.Query())
 	if err != nil {
 		return err
 	}
+	f.Project = c.scope()
 	tasks, next, err := a.svc.ListTasks(r.Context(), f)
 	if err != nil {
 		return err
@@ -159,12 +160,12 @@ func (k cursorKind) read(s string) (uint64, error) {
 	return place, nil
 }
 
-func (a *API) benchmarks(w http.ResponseWriter, r *http.Request, _ Caller) error {
+func (a *API) benchmarks(w http.ResponseWriter, r *http.Request, c Caller) error {
 	after, limit, err := page(r.URL.Query(), benchCursor)
 	if err != nil {
 		return err
 	}
-	t, err := a.lookUp(r)
+	t, err := a.lookUp(r, c)
 	if err != nil {
 		return err
 	}
@@ -189,21 +190,34 @@ func taskID(r *http.Request) (labmesh.TaskID, error) {
 	return labmesh.TaskID(id), nil
 }
 
-func (a *API) task(w http.ResponseWriter, r *http.Request, _ Caller) error {
-	t, err := a.lookUp(r)
+func (a *API) task(w http.ResponseWriter, r *http.Request, c Caller) error {
+	t, err := a.lookUp(r, c)
 	if err != nil {
 		return err
 	}
 	return a.reply(w, r, taskDetail(&t))
 }
 
-func (a *API) lookUp(r *http.Request) (labmesh.Task, error) {
+// lookUp is the task in the path. One that the caller may not see is not there.
+func (a *API) lookUp(r *http.Request, c Caller) (labmesh.Task, error) {
 	id, err := taskID(r)
 	if err != nil {
 		return labmesh.Task{}, err
 	}
 	t, err := a.svc.Task(r.Context(), id)
+	if err == nil && !c.sees(&t) {
+		return labmesh.Task{}, labmesh.Refuse(labmesh.NotFound, taskNotFound)
+	}
 	return t, rename(err, taskNotFound)
+}
+
+// visibleID is the id in the path, of a task that the caller may see or that is not there.
+func (a *API) visibleID(r *http.Request, c Caller) (labmesh.TaskID, error) {
+	if c.Confined() {
+		t, err := a.lookUp(r, c)
+		return t.ID, err
+	}
+	return taskID(r) // what comes next looks for the task
 }
 
 func (a *API) cancel(w http.ResponseWriter, r *http.Request, c Caller) error {
@@ -214,7 +228,7 @@ func (a *API) cancel(w http.ResponseWriter, r *http.Request, c Caller) error {
 	if len(req.Reason) > api.LabelCharsMax {
 		return labmesh.RefuseField("reason", "reason: it is longer than %d bytes", api.LabelCharsMax)
 	}
-	t, err := a.lookUp(r)
+	t, err := a.lookUp(r, c)
 	if err != nil {
 		return err
 	}
@@ -223,8 +237,8 @@ func (a *API) cancel(w http.ResponseWriter, r *http.Request, c Caller) error {
 	}
 	held := t.Phase.Held()
 	orElse(&req.Reason, "user_request")
-	if err := a.svc.Cancel(r.Context(), t.ID, c.Name, req.Reason); err != nil {
-		return a.cancelRefused(r, err)
+	if err := a.svc.Cancel(r.Context(), t.ID, c.Who(), req.Reason); err != nil {
+		return a.cancelRefused(r, c, err)
 	}
 	reply := api.CancelReply{ID: t.ID, Cancelled: true, Message: "Task cancelled"}
 	if held {
@@ -235,11 +249,11 @@ func (a *API) cancel(w http.ResponseWriter, r *http.Request, c Caller) error {
 
 // cancelRefused explains a cancel that came too late: the task ended since it
 // was looked at.
-func (a *API) cancelRefused(r *http.Request, err error) error {
+func (a *API) cancelRefused(r *http.Request, c Caller, err error) error {
 	if labmesh.ReasonOf(err) != labmesh.Conflict {
 		return rename(err, taskNotFound)
 	}
-	t, lookErr := a.lookUp(r)
+	t, lookErr := a.lookUp(r, c)
 	if lookErr != nil || !t.Phase.Final() {
 		return err
 	}
@@ -250,8 +264,8 @@ func cannotCancel(p labmesh.Phase) error {
 	return labmesh.Refuse(labmesh.Invalid, "Cannot cancel task in %s state", p)
 }
 
-func (a *API) why(w http.ResponseWriter, r *http.Request, _ Caller) error {
-	id, err := taskID(r)
+func (a *API) why(w http.ResponseWriter, r *http.Request, c Caller) error {
+	id, err := a.visibleID(r, c)
 	if err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@ package httpapi
 import (
 	"math"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -14,7 +15,7 @@ func (a *API) status(w http.ResponseWriter, r *http.Request, _ Caller) error {
 	return a.reply(w, r, statusReply(a.svc.Status(r.Context())))
 }
 
-func (a *API) register(w http.ResponseWriter, r *http.Request, _ Caller) error {
+func (a *API) register(w http.ResponseWriter, r *http.Request, c Caller) error {
 	body, err := readBody(w, r, a.limits.BodyBytes)
 	if err != nil {
 		return err
@@ -25,6 +26,12 @@ func (a *API) register(w http.ResponseWriter, r *http.Request, _ Caller) error {
 	}
 	if err := checkRegister(&req); err != nil {
 		return err
+	}
+	if c.Worker != "" {
+		orElse(&req.ID, c.Worker)
+	}
+	if c.Worker != "" && req.ID != c.Worker {
+		return labmesh.Refuse(labmesh.Denied, "The token is that of worker %s: it registers no other", c.Worker)
 	}
 	id, err := a.svc.Register(r.Context(), labmesh.Worker{
 		ID: req.ID, Hostname: req.Hostname, Capabilities: req.Capabilities, Tags: req.Tags,
@@ -60,10 +67,16 @@ func (a *API) listWorkers(w http.ResponseWriter, r *http.Request, _ Caller) erro
 	return a.reply(w, r, reply)
 }
 
-func (a *API) worker(w http.ResponseWriter, r *http.Request, _ Caller) error {
+func (a *API) worker(w http.ResponseWriter, r *http.Request, c Caller) error {
 	worker, tasks, err := a.svc.Worker(r.Context(), labmesh.WorkerID(r.PathValue("id")))
+	if err == nil && !c.seesWorker(&worker.Worker) {
+		err = labmesh.Refuse(labmesh.NotFound, workerNotFound)
+	}
 	if err != nil {
 		return rename(err, workerNotFound)
+	}
+	if c.Confined() {
+		tasks = slices.DeleteFunc(slices.Clone(tasks), func(t labmesh.Task) bool { return !c.sees(&t) })
 	}
 	return a.reply(w, r, workerDetail(&worker, tasks))
 }
@@ -83,7 +96,7 @@ func (a *API) invite(w http.ResponseWriter, r *http.Request, c Caller) error {
 		return err
 	}
 	invite, err := a.svc.Invite(r.Context(), InviteRequest{
-		Role: req.Role, TTL: time.Duration(req.TTLSeconds * float64(time.Second)), Uses: req.Uses, By: c.Name,
+		Role: req.Role, TTL: time.Duration(req.TTLSeconds * float64(time.Second)), Uses: req.Uses, By: c.Who(),
 	})
 	if err != nil {
 		return err

@@ -16,6 +16,7 @@ import (
 	"labmesh/content/pack"
 	"labmesh/exec"
 	"labmesh/exec/output"
+	"labmesh/node/httpapi"
 	"labmesh/node/nodetest"
 )
 
@@ -161,7 +162,7 @@ func TestABundleThatNobodyHas(t *testing.T) {
 		m := startWith(t, 2, copies(time.Second))
 		svc := m.Nodes[1].Service()
 		none := labmesh.Spec{Kind: labmesh.Custom, Config: []byte(`{}`), Bundle: strings.Repeat("0", 64)}
-		_, err := svc.Submit(t.Context(), "test", []labmesh.Spec{none})
+		_, err := svc.Submit(t.Context(), httpapi.Caller{Name: "test"}, []labmesh.Spec{none})
 		field := func(err error) string {
 			e, _ := err.(*labmesh.Error)
 			if e == nil || e.Reason != labmesh.Invalid {
@@ -174,7 +175,7 @@ func TestABundleThatNobodyHas(t *testing.T) {
 		}
 		plain := none
 		plain.Bundle = ""
-		if _, err = svc.Submit(t.Context(), "test", []labmesh.Spec{plain, none}); field(err) != "tasks[1].bundle" {
+		if _, err = svc.Submit(t.Context(), httpapi.Caller{Name: "test"}, []labmesh.Spec{plain, none}); field(err) != "tasks[1].bundle" {
 			t.Errorf("refused with %v", err)
 		}
 		if n := svc.Status(t.Context()).TasksTotal; n > 0 {

@@ -8,6 +8,7 @@ import (
 
 	"labmesh"
 	"labmesh/exec"
+	"labmesh/node/httpapi"
 	"labmesh/node/nodetest"
 )
 
@@ -189,7 +190,7 @@ func TestTwoNodesAreOneVoterAndALearnerAndSaySo(t *testing.T) {
 		if s := m.Nodes[1].Service().Status(t.Context()); s.Leader != "" || s.StaleSeconds < 5 {
 			t.Errorf("without its leader the second node says %+v", s)
 		}
-		if _, err := m.Nodes[1].Service().Submit(t.Context(), "test", []labmesh.Spec{{Kind: labmesh.Custom}}); labmesh.ReasonOf(err) != labmesh.Unavailable {
+		if _, err := m.Nodes[1].Service().Submit(t.Context(), httpapi.Caller{Name: "test"}, []labmesh.Spec{{Kind: labmesh.Custom}}); labmesh.ReasonOf(err) != labmesh.Unavailable {
 			t.Errorf("a submit without a leader: %v", err)
 		}
 		if task := m.Task(t, 1, id); task.Phase != labmesh.Completed {
@@ -233,7 +234,7 @@ func TestTasksFollowThoseTheyDependOn(t *testing.T) {
 		if task := ended(t, m, vain, labmesh.Cancelled, 0, 1, 2); task.Cause != labmesh.CauseDependency || task.Attempt != 0 {
 			t.Errorf("it depends on a task that was cancelled: %+v", task)
 		}
-		_, err := m.Nodes[2].Service().Submit(t.Context(), "test", []labmesh.Spec{{Kind: labmesh.Custom, DependsOn: []labmesh.TaskID{"nobody"}}})
+		_, err := m.Nodes[2].Service().Submit(t.Context(), httpapi.Caller{Name: "test"}, []labmesh.Spec{{Kind: labmesh.Custom, DependsOn: []labmesh.TaskID{"nobody"}}})
 		if labmesh.ReasonOf(err) != labmesh.Invalid {
 			t.Errorf("a task that depends on nobody: %v", err)
 		}

@@ -322,7 +322,7 @@ func (m *Mesh) Submit(t *testing.T, i int, spec labmesh.Spec) labmesh.TaskID {
 		spec.Config = json.RawMessage(`{"name":"x"}`)
 	}
 	for range 600 {
-		answers, err := m.Nodes[i].Service().Submit(t.Context(), "test", []labmesh.Spec{spec})
+		answers, err := m.Nodes[i].Service().Submit(t.Context(), httpapi.Caller{Name: "test"}, []labmesh.Spec{spec})
 		if err == nil {
 			return answers[0].Task
 		}

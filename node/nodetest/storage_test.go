@@ -14,6 +14,7 @@ import (
 
 	"labmesh"
 	"labmesh/exec"
+	"labmesh/node/httpapi"
 	"labmesh/node/nodetest"
 )
 
@@ -43,7 +44,7 @@ func TestPowerCutsLoseNothingThatWasAcknowledged(t *testing.T) {
 				svc := m.Nodes[i].Service()
 				clients.Go(func() {
 					for ctx.Err() == nil {
-						answers, err := svc.Submit(ctx, "test", []labmesh.Spec{{Kind: labmesh.Custom, Config: json.RawMessage(`{"name":"x"}`)}})
+						answers, err := svc.Submit(ctx, httpapi.Caller{Name: "test"}, []labmesh.Spec{{Kind: labmesh.Custom, Config: json.RawMessage(`{"name":"x"}`)}})
 						if err == nil {
 							mu.Lock()
 							acked = append(acked, answers[0].Task)
