@@ -1,6 +1,7 @@
 package memory
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -114,6 +115,11 @@ func (db *DB) Import(ctx context.Context, r io.Reader, next uint64) error {
 	}
 	rows = slices.DeleteFunc(rows, func(p placed) bool { return indexOf(p.table, p.row) <= from })
 	db.write(rows)
+	for i := range db.tables {
+		if i != workers { // older rows than those that are there
+			slices.SortStableFunc(db.tables[i], func(a, b store.Row) int { return cmp.Compare(indexOf(i, a), indexOf(i, b)) })
+		}
+	}
 	if db.gaps[0].After = next; next == db.gaps[0].Upto {
 		db.gaps = db.gaps[1:]
 	}

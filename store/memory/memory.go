@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"sort"
 	"sync"
 
 	"labmesh"
@@ -20,8 +21,8 @@ import (
 type DB struct {
 	mu      sync.Mutex
 	applied uint64
-	gaps    []store.Gap // oldest first
-	tables  [][]store.Row
+	gaps    []store.Gap    // oldest first
+	tables  [][]store.Row  // in the order of log indexes, but for workers
 	workers map[string]int // place of a worker's row
 	closed  bool
 }
@@ -133,6 +134,15 @@ func (db *DB) replace(row store.Row) {
 func indexOf(table int, row store.Row) uint64 {
 	n, _ := row[store.Tables()[table].Index(store.LogIndex)].(int64)
 	return uint64(n)
+}
+
+// between are the rows of a table, which is not workers, with log indexes in (after, upto].
+func (db *DB) between(table int, after, upto uint64) []store.Row {
+	rows := db.tables[table]
+	beyond := func(index uint64) int {
+		return sort.Search(len(rows), func(i int) bool { return indexOf(table, rows[i]) > index })
+	}
+	return rows[beyond(after):max(beyond(after), beyond(upto))]
 }
 
 // value is a text in a row, "" for NULL.
@@ -276,11 +286,7 @@ func (db *DB) Tests(ctx context.Context, after, upto uint64) ([]store.RecordedTe
 	}
 	defer unlock()
 	var rows []store.RecordedTests
-	column := store.TestsTable.Index(store.LogIndex)
-	for _, row := range db.tables[tests] {
-		if n, _ := row[column].(int64); uint64(n) <= after || uint64(n) > upto {
-			continue
-		}
+	for _, row := range db.between(tests, after, upto) {
 		t, err := store.TestOf(row)
 		if err != nil {
 			return nil, fmt.Errorf("list test cases: %w", err)
@@ -304,10 +310,7 @@ func (db *DB) Bench(ctx context.Context, f store.BenchFilter) ([]store.RecordedB
 	defer unlock()
 	upto, limit := f.Bound()
 	var rows []store.RecordedBench
-	for _, row := range db.tables[benches] {
-		if index := indexOf(benches, row); index <= f.After || index > upto {
-			continue
-		}
+	for _, row := range db.between(benches, f.After, upto) {
 		b, err := store.BenchOf(row)
 		if err != nil {
 			return nil, fmt.Errorf("list rows of benchmarks: %w", err)
