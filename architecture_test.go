@@ -18,6 +18,7 @@ var doors = map[string][]string{
 	"labmesh":                 {},
 	"labmesh/state":           {"labmesh"},
 	"labmesh/scheduler":       {"labmesh", "labmesh/state"},
+	"labmesh/light":           {"labmesh"},
 	"labmesh/security":        {"labmesh"},
 	"labmesh/stats":           {"labmesh"},
 	"labmesh/suite":           {"labmesh", "labmesh/suite/junit"},
@@ -76,7 +77,7 @@ var doors = map[string][]string{
 
 // pure rooms decide: facts and time come in as arguments, decisions go out as values.
 // stats is as pure, but for generators of random numbers with fixed seeds.
-var pure = []string{"labmesh", "labmesh/state", "labmesh/scheduler", "labmesh/suite", "labmesh/suite/junit", "labmesh/bench", "labmesh/bench/report", "labmesh/each"}
+var pure = []string{"labmesh", "labmesh/state", "labmesh/scheduler", "labmesh/suite", "labmesh/suite/junit", "labmesh/bench", "labmesh/bench/report", "labmesh/each", "labmesh/light"}
 
 // impure are the packages that a pure room may not import. security is pure but
 // for the randomness it is given.

@@ -250,6 +250,28 @@ func (s Spec) Timeout() time.Duration { return seconds(s.TimeoutSeconds) }
 // QueueTimeout is the bound on the wait for the first start, or 0 for none.
 func (s Spec) QueueTimeout() time.Duration { return seconds(s.QueueTimeoutSeconds) }
 
+// LightConfigMax bounds the config of a task that a light worker can be sent, in bytes.
+const LightConfigMax = 900 << 10
+
+// NeedsNode says what of the task a light worker cannot be given, in plain words; "" if it can be given all of it.
+func (s *Spec) NeedsNode() string {
+	switch {
+	case s.Bundle != "":
+		return "a bundle"
+	case len(s.Artifacts) > 0:
+		return "artifacts to keep"
+	case len(s.Secrets) > 0:
+		return "secrets"
+	case len(s.Env) > 0:
+		return "an environment of its own"
+	case s.Limits != nil:
+		return "limits"
+	case len(s.Config) > LightConfigMax:
+		return "a config of more than 900 KiB"
+	}
+	return ""
+}
+
 // Keep is the word of [Spec.OnDisconnect] for an attempt that goes on until its worker is back.
 const Keep = "keep"
 

@@ -14,6 +14,9 @@ func (s *service) HoldWorker(ctx context.Context, id labmesh.WorkerID, status la
 
 // Ban shuts out a node for ever.
 func (s *service) Ban(ctx context.Context, name, by string) (labmesh.NodeID, error) {
+	if w, ok := s.n.replica.View().Worker(labmesh.WorkerID(name)); ok && w.Light {
+		return "", labmesh.Refuse(labmesh.Conflict, "worker %s is a light one: it comes in by an API key, which can be revoked (labmesh key revoke); to ban the node that it is attached to, name that: %s", name, w.Node)
+	}
 	node, ok := nodeNamed(s.n.replica.View(), name)
 	if !ok && s.freshen(ctx) {
 		node, ok = nodeNamed(s.n.replica.View(), name)

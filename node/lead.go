@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -48,13 +49,16 @@ type leader struct {
 	cfg     Config
 	led     time.Time                    // when it began, on the leader's clock
 	since   map[labmesh.NodeID]time.Time // since when each node has been heard without a gap
+
+	mu   sync.Mutex
+	last map[labmesh.NodeID]time.Time // until when the word of each node held last, on the leader's clock
 }
 
 // leasesLevel is the feature level of builds whose workers renew leases.
 const leasesLevel = 3
 
 func newLeader(r *consensus.Replica, leases *leases, host ears, cfg Config) *leader {
-	return &leader{leases: leases, replica: r, host: host, cfg: cfg, led: r.Now(), since: map[labmesh.NodeID]time.Time{}}
+	return &leader{leases: leases, replica: r, host: host, cfg: cfg, led: r.Now(), since: map[labmesh.NodeID]time.Time{}, last: map[labmesh.NodeID]time.Time{}}
 }
 
 func (l *leader) run(ctx context.Context) error {
@@ -69,12 +73,29 @@ func (l *leader) run(ctx context.Context) error {
 func (l *leader) input() scheduler.Input {
 	now, here := l.replica.Now(), time.Now()
 	in := scheduler.Input{View: l.replica.View(), Now: now, Led: l.led, Renewed: l.leases.seen(), Heard: map[labmesh.WorkerID]scheduler.Heard{}}
-	for _, h := range l.host.Heard() {
+	heard := l.host.Heard()
+	for _, h := range heard {
 		if w := h.Advert.Worker; w != "" {
 			in.Heard[w] = scheduler.Heard{Expires: now.Add(h.Expires.Sub(here)), Accepts: h.Advert.Accepts, Renews: h.Advert.Feature >= leasesLevel}
 		}
 	}
+	l.hearLight(&in, heard, here)
 	return in
+}
+
+// hearLight has light workers be heard of when the node is to which they are attached. What is known
+// of a node is remembered when it is heard of no more: they are lost some time after.
+func (l *leader) hearLight(in *scheduler.Input, heard map[labmesh.NodeID]mesh.Heard, here time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for node, h := range heard {
+		l.last[node] = in.Now.Add(h.Expires.Sub(here))
+	}
+	for w := range in.View.Workers() {
+		if until, ok := l.last[w.Node]; ok && w.Light && w.Status != labmesh.WorkerOffline {
+			in.Heard[w.ID] = scheduler.Heard{Expires: until, Accepts: true}
+		}
+	}
 }
 
 // place puts pending tasks on free workers as soon as there are both.

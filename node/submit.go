@@ -236,6 +236,9 @@ func (s *service) whyPending(t *labmesh.Task, why *httpapi.Why) {
 	fits, open := 0, 0
 	for w := range view.Workers() {
 		ww := httpapi.WhyWorker{Worker: w.ID, Hostname: w.Hostname, Reasons: needs.Misfits(t.Spec.Kind, w)}
+		if what := t.Spec.NeedsNode(); w.Light && what != "" {
+			ww.Reasons = append(ww.Reasons, "it is a light worker, and the task has "+what)
+		}
 		ww.Fits = len(ww.Reasons) == 0
 		if w.Status != labmesh.WorkerActive {
 			ww.Reasons = append(ww.Reasons, "it is "+string(w.Status)+": "+w.Reason)

@@ -169,7 +169,7 @@ func (p *planner) gatherAhead() {
 		if big == nil {
 			big = p.bigOnes()
 		}
-		wanted := slices.ContainsFunc(big, func(c *state.Class) bool { return c.Needs.Fits(c.Kind, w) })
+		wanted := slices.ContainsFunc(big, func(c *state.Class) bool { return c.Fits(w) })
 		if p.takes(w) && !wanted && !p.slow(w.ID) && !p.doubted(w.ID) {
 			p.bays = append(p.bays, newBay(w, p.in.View.AheadRoom(w), 0))
 		}
@@ -202,7 +202,7 @@ func (p *planner) line() {
 	for c := range p.in.View.Classes() {
 		l := &lane{class: c, last: p.done[c.ID]}
 		for _, b := range p.bays {
-			if c.Needs.Fits(c.Kind, b.w) {
+			if c.Fits(b.w) {
 				l.fits = append(l.fits, ranked{b, b.load()})
 			}
 		}
@@ -240,7 +240,7 @@ func (p *planner) block(l *lane) {
 	}
 	var most *bay
 	for _, b := range p.bays {
-		if !b.reserved && l.class.Needs.Fits(l.class.Kind, b.w) && (most == nil || b.slots > most.slots) {
+		if !b.reserved && l.class.Fits(b.w) && (most == nil || b.slots > most.slots) {
 			most = b
 		}
 	}

@@ -212,6 +212,24 @@ func TestANewLeaderGivesEveryWorkerALeaseToBeHeard(t *testing.T) {
 	}
 }
 
+func TestALightWorkerHasTimeToAttachElsewhere(t *testing.T) {
+	t.Parallel()
+	m := newMesh()
+	m.join(labmesh.Worker{ID: "l", Node: "n", Light: true, Slots: 1})
+	m.now = m.now.Add(scheduler.LightGrace) // its node was heard of for the last time long ago
+	m.submit("t", labmesh.Spec{})
+	if p := scheduler.Plan(m.input()); len(p) != 0 {
+		t.Fatalf("placed %v while nobody knows where it is", placed(p))
+	}
+	if todo := scheduler.Tend(m.input()); len(todo) != 0 {
+		t.Fatalf("too early: %v", todo)
+	}
+	m.now = m.now.Add(time.Second)
+	if todo := scheduler.Tend(m.input()); len(todo) != 1 || todo[0].(labmesh.LoseWorker).ID != "l" {
+		t.Fatalf("got %v", todo)
+	}
+}
+
 func TestTendActsOnWhatIsDue(t *testing.T) {
 	t.Parallel()
 	m := newMesh()

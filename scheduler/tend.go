@@ -13,6 +13,10 @@ import (
 // leader gives every worker this long to be heard before it calls one lost.
 const Lease = 6 * time.Second
 
+// LightGrace is the same for a light worker, from when its node was last heard of: it has so long to
+// attach to another. While its node is there, that says when it is gone.
+const LightGrace = 30 * time.Second
+
 // FenceMargin is how much longer than its lease a worker that holds attempts is waited for. By then
 // it has stopped them: it counts its lease from when it sent the word that renewed it, the leader from when that came.
 const FenceMargin = time.Second
@@ -60,6 +64,9 @@ func silent(in Input, w *labmesh.Worker) string {
 	h, heard := in.Heard[w.ID]
 	renewed, renews := in.Renewed[w.ID]
 	since, patience := in.Led, Lease
+	if w.Light {
+		patience = LightGrace
+	}
 	later := func(t time.Time) {
 		if t.After(since) {
 			since = t

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"strings"
 	"time"
 
 	"labmesh"
@@ -145,7 +146,7 @@ func (x *change) unindex(t *labmesh.Task) {
 func (x *change) queued(t *labmesh.Task, n int) {
 	c, ok := x.v.classes.Get(t.Class)
 	if !ok {
-		c = &Class{ID: t.Class, Kind: t.Spec.Kind, Needs: t.Spec.Requirements}
+		c = &Class{ID: t.Class, Kind: t.Spec.Kind, Needs: t.Spec.Requirements, Node: ofNodes(t.Class)}
 	}
 	next := *c
 	if next.Waiting += n; next.Waiting == 0 {
@@ -244,8 +245,23 @@ func due(t *labmesh.Task) (at time.Time, cause labmesh.Cause) {
 	return at, cause
 }
 
+// lightLevel is the feature level at which there are light workers.
+const lightLevel = 4
+
+// nodeMark ends the names of the classes whose tasks light workers cannot be given.
+const nodeMark = "@node"
+
+func ofNodes(class string) bool { return strings.HasSuffix(class, nodeMark) }
+
 // classOf names the class of tasks that need the same as s.
-func classOf(s *labmesh.Spec) string {
+func (x *change) classOf(s *labmesh.Spec) string {
+	if x.v.Level() >= lightLevel && s.NeedsNode() != "" {
+		return needsOf(s) + nodeMark
+	}
+	return needsOf(s)
+}
+
+func needsOf(s *labmesh.Spec) string {
 	data, err := json.Marshal(s.Requirements) // maps are written in order of their keys
 	if err != nil || string(data) == "{}" {
 		return string(s.Kind)

@@ -122,7 +122,7 @@ func (v View) Unproven(id labmesh.WorkerID) (n int, last time.Time) {
 	}
 	fits := false
 	v.workers.Scan(func(other labmesh.WorkerID, w *labmesh.Worker) bool {
-		fits = other != id && w.Status == labmesh.WorkerActive && c.Needs.Fits(c.Kind, w)
+		fits = other != id && w.Status == labmesh.WorkerActive && c.Fits(w)
 		return !fits
 	})
 	if !fits {

@@ -50,7 +50,7 @@ func (x *change) submit(cmd labmesh.SubmitTask) labmesh.Answer {
 	x.share(&cmd)
 	t := &labmesh.Task{
 		ID: cmd.ID, Seq: x.v.seq, Spec: cmd.Spec, By: cmd.By, Project: cmd.Project,
-		Phase: labmesh.Pending, Class: classOf(&cmd.Spec), Created: x.at,
+		Phase: labmesh.Pending, Class: x.classOf(&cmd.Spec), Created: x.at,
 	}
 	if c, ok := x.v.classes.Get(t.Class); ok {
 		t.Class, t.Spec.Kind, t.Spec.Requirements = c.ID, c.Kind, c.Needs // equal, and in memory once
@@ -103,6 +103,8 @@ func (x *change) place(cmd labmesh.PlaceTask) *labmesh.Error {
 		return labmesh.Refuse(labmesh.Conflict, "place %s: not before %s", t.ID, old.NotBefore.Format(time.RFC3339))
 	case !ok || w.Status != labmesh.WorkerActive:
 		return labmesh.Refuse(labmesh.Conflict, "place %s: worker %s is not active", t.ID, cmd.Worker)
+	case w.Light && ofNodes(t.Class):
+		return labmesh.Refuse(labmesh.Conflict, "place %s: worker %s is a light one, and the task needs %s", t.ID, w.ID, t.Spec.NeedsNode())
 	case !needs.Fits(t.Spec.Kind, w):
 		return labmesh.Refuse(labmesh.Conflict, "place %s: worker %s does not fit: %s", t.ID, w.ID, needs.Misfits(t.Spec.Kind, w)[0])
 	case cmd.Ahead && !x.takesAhead(&t, w.ID):
@@ -183,6 +185,9 @@ func (x *change) finish(cmd labmesh.FinishTask) *labmesh.Error {
 		x.endAttempt(&t, attemptStatus(&t, o.Cause), o)
 	}
 	x.settle(old, &t)
+	if w, ok := x.v.workers.Get(cmd.Worker); ok && w.Light {
+		return nil // it is given one task at a time, and nothing ahead
+	}
 	if !o.Cause.Infra() && (o.OK || !x.burnt(cmd.Worker)) {
 		x.timed(cmd.Worker, max(time.Duration(o.Seconds*float64(time.Second)), 1))
 	}
@@ -306,7 +311,22 @@ func (x *change) cancel(cmd labmesh.CancelTask) *labmesh.Error {
 	}
 	x.put(old, &t)
 	x.tell(labmesh.Event{Type: labmesh.TaskCancelling, Task: &t, Actor: cmd.By, Detail: cmd.Reason})
+	if w, ok := x.v.workers.Get(t.Worker); ok && w.Light {
+		x.endCancelled(&t)
+	}
 	return nil
+}
+
+// endCancelled ends a cancelled task whose worker will not say that it stopped: light ones do not.
+func (x *change) endCancelled(old *labmesh.Task) {
+	t := *old
+	if refused := step(&t, labmesh.Fail); refused != nil {
+		return // cannot be: what is being cancelled can end
+	}
+	if !onlyWaited(old, t.Cause) {
+		x.endAttempt(&t, string(labmesh.Cancelled), labmesh.Outcome{Cause: t.Cause, Error: t.Error})
+	}
+	x.settle(old, &t)
 }
 
 // expire re-checks that the deadline the leader saw has passed.

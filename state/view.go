@@ -61,7 +61,13 @@ type Class struct {
 	ID      string
 	Kind    labmesh.Kind
 	Needs   labmesh.Requirements
-	Waiting int // pending tasks that are due
+	Waiting int  // pending tasks that are due
+	Node    bool // only nodes can be given them, and no light worker
+}
+
+// Fits reports whether tasks of the class may ever run on w.
+func (c *Class) Fits(w *labmesh.Worker) bool {
+	return !(c.Node && w.Light) && c.Needs.Fits(c.Kind, w)
 }
 
 // Used is what the attempts that a worker holds take of it.

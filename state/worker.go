@@ -17,10 +17,11 @@ func (x *change) putWorker(cmd labmesh.PutWorker) *labmesh.Error {
 	w.Status, w.Reason, w.Hold, w.HoldReason = labmesh.WorkerActive, "", "", ""
 	event := labmesh.WorkerJoined
 	if known {
-		if old.Node != w.Node && old.Status != labmesh.WorkerOffline {
+		moves := w.Light && (old.Light || old.Node == "") // it is attached elsewhere now, or comes after it was announced
+		if !moves && old.Node != w.Node && old.Status != labmesh.WorkerOffline {
 			return labmesh.Refuse(labmesh.Conflict, "put worker %s: node %s has a worker of that name: start this one with another --worker-id", w.ID, old.Node)
 		}
-		if old.Node != w.Node && x.v.Used(w.ID).Tasks > 0 {
+		if !moves && old.Node != w.Node && x.v.Used(w.ID).Tasks > 0 {
 			return labmesh.Refuse(labmesh.Conflict, "put worker %s: it is the worker of node %s, which is not heard of and may still run tasks: cancel them, ban that node, or start this one with another --worker-id", w.ID, old.Node)
 		}
 		w.Registered = old.Registered
