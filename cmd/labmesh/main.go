@@ -20,6 +20,7 @@ func main() {
 	if code, asked := measure(os.Args, os.Stdin, os.Stdout, os.Stderr); asked {
 		os.Exit(code)
 	}
+	slacken(os.Args)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	// The first signal asks for an orderly end. From then on signals act as
 	// they do by default, so that a second one ends the process at once.

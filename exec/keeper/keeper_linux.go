@@ -27,6 +27,10 @@ const (
 const (
 	endWait   = 5 * time.Second // for what was killed to be gone
 	gcPercent = 50
+
+	// timerSlack is Linux's default, in nanoseconds, which programs are to have: the
+	// agent's threads, and with them this process's, have more.
+	timerSlack = 50_000
 )
 
 // keeper is the process that runs programs.
@@ -105,6 +109,8 @@ func run(dir string, window time.Duration) error {
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		fmt.Fprintln(os.Stderr, "not the reaper of orphans, which are found by cgroup and token only:", err)
 	}
+	_ = unix.Prctl(unix.PR_SET_TIMERSLACK, timerSlack, 0, 0, 0)
+
 	_ = unix.Unshare(unix.CLONE_FS) // a umask of this thread's own; containers may forbid it, and all threads share one then
 	null, err := unix.Open(os.DevNull, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {

@@ -9,11 +9,14 @@ import (
 	"os"
 	osexec "os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"labmesh/exec/output"
 	"labmesh/exec/process"
@@ -422,5 +425,27 @@ func TestDetachWhileTheKeeperStarts(t *testing.T) {
 		if err := h.Close(); err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+func TestProgramsHaveTheSystemsTimerSlackWhateverTheAgents(t *testing.T) {
+	t.Parallel()
+	dir := keptDir(t, "")
+	h, o := openKept(dir, true)
+	defer h.Close()
+	runtime.LockOSThread() // it is the thread's, and whoever it starts inherits it
+	defer runtime.UnlockOSThread()
+	if err := unix.Prctl(unix.PR_SET_TIMERSLACK, 300_000, 0, 0, 0); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = unix.Prctl(unix.PR_SET_TIMERSLACK, 0, 0, 0, 0) }()
+	c := keptCommand(dir, o)
+	c.Path, c.Args = "/bin/cat", []string{"cat", "/proc/self/timerslack_ns"}
+	if exit, err := h.Run(t.Context(), c); err != nil || exit.Code != 0 {
+		t.Fatalf("%+v, %v", exit, err)
+	}
+	o.Close()
+	if got := strings.TrimSpace(string(o.Excerpt(output.Stdout).Text)); got != "50000" {
+		t.Errorf("timer slack of a program: %s ns, not 50000", got)
 	}
 }
