@@ -29,6 +29,12 @@ type SecretReply struct {
 	Message string `json:"message"`
 }
 
+// SealReply is the reply to POST /api/seal/rotate.
+type SealReply struct {
+	Key     string `json:"seal_key"` // the id of the new key
+	Message string `json:"message"`
+}
+
 // ValidateSecret refuses a secret that no attempt could be given.
 func ValidateSecret(name, value string) error {
 	if e := ValidateSecretName(name); e != nil {

@@ -25,4 +25,11 @@ func (c *Client) RemoveSecret(ctx context.Context, name string) error {
 	return c.do(ctx, call{method: http.MethodDelete, path: secretPath(name), once: true})
 }
 
+// RotateSeal has all that is secret sealed by a new key of the mesh, whose id it returns.
+func (c *Client) RotateSeal(ctx context.Context) (string, error) {
+	var reply api.SealReply
+	err := c.do(ctx, call{method: http.MethodPost, path: "/api/seal/rotate", out: &reply, once: true})
+	return reply.Key, err
+}
+
 func secretPath(name string) string { return "/api/secrets/" + url.PathEscape(name) }

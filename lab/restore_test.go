@@ -34,6 +34,11 @@ func TestAMeshComesBackFromABackup(t *testing.T) {
 	if err := m.Settle(within(t, 30*time.Second)); err != nil {
 		t.Fatal(err)
 	}
+	set := m.Nodes[1].Command(within(t, time.Minute), "secret", "set", "TOKEN")
+	set.Stdin = strings.NewReader("open sesame\n")
+	if out, err := set.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
 	file := filepath.Join(t.TempDir(), "mesh.backup")
 	if out, code := say(t, m.Nodes[1], "backup", file); code != 0 || !strings.Contains(out, "secrets") {
 		t.Fatalf("backup: exit %d: %s", code, out)
@@ -68,6 +73,11 @@ func TestAMeshComesBackFromABackup(t *testing.T) {
 	}
 	if got := task(t, fresh, long); got.Status != labmesh.Completed {
 		t.Errorf("what ran when the backup was made is %s", got.Status)
+	}
+	spec := shell(`[ "$TOKEN" = "open sesame" ]`)
+	spec.Secrets = []string{"TOKEN"}
+	if got := run(t, fresh, spec); got.Status != labmesh.Completed {
+		t.Errorf("a secret after the restore: %s %s", got.Status, got.Error)
 	}
 	for table, before := range want {
 		rows, err := fresh.Rows(t.Context(), table)

@@ -23,6 +23,7 @@ import (
 	"labmesh"
 	"labmesh/consensus"
 	"labmesh/mesh"
+	"labmesh/security"
 	"labmesh/state"
 	"labmesh/store"
 	"labmesh/store/duckdb"
@@ -36,6 +37,7 @@ const (
 	backupHead    = "backup.json"
 	backupState   = "state.json"
 	backupRows    = "rows/"
+	backupSeal    = "seal.keys"
 	backupSums    = "SHA256SUMS"
 	backupPartMax = 1 << 30 // bytes of one part
 )
@@ -90,6 +92,16 @@ func (n *Node) writeBackup(ctx context.Context, v state.View, w io.Writer) error
 		return err
 	}
 	if err := a.put(backupState, buf.Bytes()); err != nil {
+		return err
+	}
+	if missing := n.vault.missing(); len(missing) > 0 {
+		return labmesh.Refuse(labmesh.Unavailable, "back up: this node lacks seal keys %v, without which the backup's secrets could not be opened: try again, or ask another node", missing)
+	}
+	ring, err := n.vault.ring.Load().Encode()
+	if err != nil {
+		return err
+	}
+	if err := a.put(backupSeal, ring); err != nil {
 		return err
 	}
 	for after := uint64(0); after < v.Index(); {
@@ -248,11 +260,28 @@ func restoreInto(ctx context.Context, cfg RestoreConfig, dir string, info Backup
 			cmds = append(cmds, labmesh.BanMember{Node: m.Node, By: "restore"})
 		}
 	}
+	d := &dataDir{path: dir}
+	if err := restoreRing(cfg.File, d); err != nil {
+		return "", err
+	}
 	if err := consensus.Seed(dir, node, cfg.Logger, cluster.View(), cmds...); err != nil {
 		return "", err
 	}
-	d := &dataDir{path: dir}
 	return node, d.saveIdentity(identity{Mesh: info.Mesh, Role: labmesh.RoleNode, Members: []labmesh.Member{self}})
+}
+
+// restoreRing writes the seal keys of a backup, where it has any.
+func restoreRing(file string, d *dataDir) error {
+	return eachPart(file, func(name string, data []byte) error {
+		if name != backupSeal {
+			return nil
+		}
+		ring, err := security.ParseRing(data)
+		if err != nil {
+			return err
+		}
+		return d.saveRing(ring)
+	})
 }
 
 // restoreLedger fills a new ledger with the rows of a backup, and returns its state.

@@ -19,6 +19,7 @@ const (
 	lockFile    = "lock"
 	meshFile    = "mesh.json"
 	apiFile     = "api.json"
+	sealFile    = "seal.keys"
 	attemptsDir = "attempts"
 	runningDir  = "running"
 	mirrorDir   = "mirror"
@@ -133,11 +134,16 @@ func (d *dataDir) save(name string, v any) error {
 	if err != nil {
 		return fmt.Errorf("write %s: %w", name, err)
 	}
+	return d.write(name, append(data, '\n'))
+}
+
+// write is save for what is bytes already.
+func (d *dataDir) write(name string, data []byte) error {
 	tmp, err := os.CreateTemp(d.path, name+".*") // 0600
 	if err != nil {
 		return fmt.Errorf("write %s: %w", name, err)
 	}
-	_, err = tmp.Write(append(data, '\n'))
+	_, err = tmp.Write(data)
 	err = errors.Join(err, tmp.Sync(), tmp.Close())
 	if err == nil {
 		err = os.Rename(tmp.Name(), d.file(name))

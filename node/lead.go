@@ -30,7 +30,10 @@ func (n *Node) lead(ctx context.Context) error {
 		leases := newLeases(n.replica)
 		n.leases.Store(leases)
 		defer n.leases.CompareAndSwap(leases, nil)
-		return newLeader(n.replica, leases, n.host, n.cfg).run(ctx)
+		g, ctx := errgroup.WithContext(ctx)
+		g.Go(func() error { return newLeader(n.replica, leases, n.host, n.cfg).run(ctx) })
+		g.Go(func() error { return n.vault.lead(ctx) })
+		return g.Wait()
 	})
 }
 

@@ -125,7 +125,7 @@ func (n *Node) serveLeaves(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s := leaf.Server{Replica: n.replica, Replicas: n.replicas, Trees: n.trees, Logger: n.cfg.Logger}
+	s := leaf.Server{Replica: n.replica, Value: n.vault.Value, Replicas: n.replicas, Trees: n.trees, Logger: n.cfg.Logger}
 	return s.Serve(ctx, l)
 }
 

@@ -33,6 +33,7 @@ const (
 	clockProtocol   = "/labmesh/clock/1"
 	leaseProtocol   = "/labmesh/lease/1"
 	leafProtocol    = "/labmesh/leaf/1"
+	sealProtocol    = "/labmesh/seal/1"
 	httpProtocol    = "/labmesh/http/1"
 )
 
@@ -54,6 +55,7 @@ type Node struct {
 	ledger    *ledger
 	files     *files
 	replica   *consensus.Replica
+	vault     *vault // of a node with a replica
 	desk      *leaf.Desk
 	tie       tie // of the two the one that there is
 	copies    *copies
@@ -134,7 +136,10 @@ func (n *Node) openReplica(ctx context.Context) (err error) {
 		return err
 	}
 	n.members.follow(n.replica)
-	n.tie = replicaTie{n.replica}
+	if n.vault, err = openVault(n); err != nil {
+		return err
+	}
+	n.tie = replicaTie{n.replica, n.vault}
 	n.service = newService(n)
 	n.door, err = httpapi.New(httpapi.Config{Service: n.service, Logger: n.cfg.Logger, Version: n.cfg.Version, LoopbackOnly: n.cfg.loopback(), Collectors: n.files.collectors()})
 	return err
@@ -235,10 +240,10 @@ func (n *Node) Run(ctx context.Context) error {
 	last := level{n.copies.sender.Run, n.files.run} // words of attempts, which may be those of their end, and their files
 	log, way, work := level{}, level{}, level{n.announce}
 	if n.replica != nil {
-		infra = append(infra, n.ledger.run, n.serveLedger, n.serveLeases)
+		infra = append(infra, n.ledger.run, n.serveLedger, n.serveLeases, n.vault.serve)
 		log = append(log, n.replica.Run)
 		way = append(way, n.handOver)
-		work = append(work, n.lead, n.fillLedger, n.members.run, n.serveLeaves, n.serveLeafHTTP)
+		work = append(work, n.lead, n.vault.run, n.fillLedger, n.members.run, n.serveLeaves, n.serveLeafHTTP)
 	} else {
 		log = append(log, n.desk.Run)
 	}

@@ -8,7 +8,11 @@ import (
 
 // PutSecret keeps a secret, in place of any before it with the same name.
 func (s *service) PutSecret(ctx context.Context, secret labmesh.Secret) error {
-	return s.propose(ctx, labmesh.PutSecret{Secret: secret})
+	sealed, err := s.n.vault.conceal(ctx, secret)
+	if err != nil {
+		return err
+	}
+	return s.propose(ctx, labmesh.PutSecret{Secret: sealed})
 }
 
 // DropSecret forgets a secret.

@@ -283,7 +283,7 @@ func (n *simNode) open() (*simLife, error) {
 // openLabour makes a worker as [openLabour] does, at a desk at the other end of a line.
 func (l *simLife) openLabour(ctx context.Context, w *simWorker) (*labour, error) {
 	cfg, r := l.node.cfg, l.node.replica
-	t := &tether{worker: w.id, self: l.n.id, mesh: replicaTie{r}, streams: l.port.Streams(leaseProtocol), leads: &l.node.leases, uptime: l.n.sim.uptime, wanted: make(chan struct{}, 1)}
+	t := &tether{worker: w.id, self: l.n.id, mesh: replicaTie{Replica: r}, streams: l.port.Streams(leaseProtocol), leads: &l.node.leases, uptime: l.n.sim.uptime, wanted: make(chan struct{}, 1)}
 	if t.acked = t.uptime(); w.apart {
 		t.self = w.port()
 		port := l.n.sim.net.Port(t.self)
@@ -292,7 +292,7 @@ func (l *simLife) openLabour(ctx context.Context, w *simWorker) (*labour, error)
 	}
 	lab := &labour{
 		tether: t,
-		desk:   &desk{worker: w.id, mesh: replicaTie{r}}, mesh: replicaTie{r}, logger: cfg.Logger, warm: func(context.Context) {}, tell: l.advertNow,
+		desk:   &desk{worker: w.id, mesh: replicaTie{Replica: r}}, mesh: replicaTie{Replica: r}, logger: cfg.Logger, warm: func(context.Context) {}, tell: l.advertNow,
 		registered: make(chan struct{}), recheck: make(chan struct{}, 1),
 	}
 	var err error

@@ -33,7 +33,10 @@ var (
 )
 
 // replicaTie is the tie of a node that has the log.
-type replicaTie struct{ *consensus.Replica }
+type replicaTie struct {
+	*consensus.Replica
+	vault *vault
+}
 
 // Held is what a worker holds in this node's view.
 func (r replicaTie) Held(w labmesh.WorkerID) (held []*labmesh.Task) {
@@ -55,5 +58,5 @@ func (r replicaTie) Secret(name string) (string, bool) {
 	if !ok {
 		return "", false
 	}
-	return s.Value, true
+	return r.vault.Value(s)
 }

@@ -8,12 +8,20 @@ import (
 
 func (x *change) putSecret(cmd labmesh.PutSecret) *labmesh.Error {
 	s := cmd.Secret
-	_, known := x.v.secrets.Get(s.Name)
+	old, known := x.v.secrets.Get(s.Name)
 	switch {
 	case s.Name == "" || len(s.Value) > labmesh.SecretBytesMax || s.Sealed != nil && (s.Value != "" || len(s.Sealed.Data) > labmesh.SecretBytesMax+1024):
 		return labmesh.Refuse(labmesh.Invalid, "put secret: it needs a name, and a value of at most %d bytes", labmesh.SecretBytesMax)
 	case !known && x.v.secrets.Len() >= labmesh.SecretsMax:
 		return labmesh.Refuse(labmesh.Exhausted, "put secret %s: the mesh holds %d already: remove some", s.Name, labmesh.SecretsMax)
+	}
+	if s.Sealed != nil && !s.Put.IsZero() { // sealed anew: what was put since is not to be undone
+		if !known || !s.Put.Equal(old.Put) {
+			return labmesh.Refuse(labmesh.Conflict, "put secret %s: another value was put in the meantime", s.Name)
+		}
+		s.Put, s.By = old.Put, old.By
+		x.v.secrets.Set(s.Name, &s)
+		return nil
 	}
 	s.Put = x.at
 	x.v.secrets.Set(s.Name, &s)

@@ -137,3 +137,37 @@ func TestASecretDoesNotPrint(t *testing.T) {
 		}
 	}
 }
+
+// TestWhatIsSealedAnewUndoesNothing: it replaces the value that it was made of, and no other.
+func TestWhatIsSealedAnewUndoesNothing(t *testing.T) {
+	t.Parallel()
+	c, at := New(), time.Unix(1000, 0).UTC()
+	put := func(s labmesh.Secret) *labmesh.Error {
+		at = at.Add(time.Second)
+		_, answers := c.Apply(c.View().Index()+1, labmesh.Entry{At: at, Commands: []labmesh.Command{labmesh.PutSecret{Secret: s}}})
+		return answers[0].Refused
+	}
+	sealed := func(data string) *labmesh.Sealed { return &labmesh.Sealed{Key: data, Data: []byte(data)} }
+	if r := put(labmesh.Secret{Name: "A", Value: "plain", By: "ada"}); r != nil {
+		t.Fatal(r)
+	}
+	old, _ := c.View().Secret("A")
+	if r := put(labmesh.Secret{Name: "A", Put: old.Put, Sealed: sealed("old")}); r != nil {
+		t.Fatal(r)
+	}
+	if s, _ := c.View().Secret("A"); s.Value != "" || s.Sealed.Key != "old" || s.By != "ada" || !s.Put.Equal(old.Put) {
+		t.Errorf("sealed anew it is %+v", *s)
+	}
+	if r := put(labmesh.Secret{Name: "A", Sealed: sealed("new")}); r != nil {
+		t.Fatal(r)
+	}
+	if r := put(labmesh.Secret{Name: "A", Put: old.Put, Sealed: sealed("old2")}); r == nil || r.Reason != labmesh.Conflict {
+		t.Errorf("over a newer value: %v", r)
+	}
+	if r := put(labmesh.Secret{Name: "B", Put: old.Put, Sealed: sealed("old")}); r == nil || r.Reason != labmesh.Conflict {
+		t.Errorf("of what was dropped: %v", r)
+	}
+	if s, _ := c.View().Secret("A"); s.Sealed.Key != "new" {
+		t.Errorf("the newer value is gone: %+v", *s)
+	}
+}

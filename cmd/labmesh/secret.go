@@ -27,7 +27,7 @@ what you should know of how it is kept is in docs/tasks.md. It takes an admin ke
 		Args: noCommand,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newSecretSetCommand(a), newSecretListCommand(a), newSecretRemoveCommand(a))
+	cmd.AddCommand(newSecretSetCommand(a), newSecretListCommand(a), newSecretRemoveCommand(a), newSecretRotateCommand(a))
 	return cmd
 }
 
@@ -152,6 +152,37 @@ func newSecretRemoveCommand(a *app) *cobra.Command {
 				return err
 			}
 			a.note("Secret %s is removed.", words[0])
+			return nil
+		},
+	}
+}
+
+func newSecretRotateCommand(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:   "rotate",
+		Short: "Seal all secrets by a new key of the mesh",
+		Long: `Make a new key for the mesh, which a majority of the voters must take, and seal by
+it all secrets, the keys of tokens and those of signatures. Nothing stops meanwhile. The old
+key is kept until an hour after nothing is sealed by it any more. It takes an admin key.
+
+Do it when a replica's disk or a backup may have been read by somebody; then set
+anew, too, the secrets themselves: who had the key may have read them.`,
+		Example: "  labmesh secret rotate",
+		Args:    args(cobra.NoArgs, "it takes no arguments"),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := a.client()
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			id, err := c.RotateSeal(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if a.json {
+				return a.printJSON(api.SealReply{Key: id, Message: "Secrets are sealed anew"})
+			}
+			a.note("Secrets are sealed by the new key %s.", id)
 			return nil
 		},
 	}

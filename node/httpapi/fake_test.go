@@ -418,3 +418,5 @@ func (f *fake) Secrets(context.Context) (list []labmesh.Secret, err error) {
 	}
 	return list, f.down
 }
+
+func (f *fake) RotateSeal(context.Context, string) (string, error) { return "5ea1", nil }

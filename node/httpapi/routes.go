@@ -74,6 +74,8 @@ func (a *API) meshRoutes() []route {
 			summary: "Keep a value for the tasks that ask for it by name", in: api.SecretRequest{}, out: api.SecretReply{}, errors: []int{400, 413, 429, 503}},
 		{method: "DELETE", path: "/api/secrets/{name}", may: admins, serve: a.dropSecret,
 			summary: "Forget a secret", out: api.SecretReply{}, errors: []int{404, 503}},
+		{method: "POST", path: "/api/seal/rotate", may: admins, serve: a.rotateSeal,
+			summary: "Have all that is secret sealed by a new key of the mesh", out: api.SealReply{}, errors: []int{409, 503}},
 	}
 }
 

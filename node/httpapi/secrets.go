@@ -52,3 +52,15 @@ func (a *API) dropSecret(w http.ResponseWriter, r *http.Request, c Caller) error
 	}
 	return a.reply(w, r, api.SecretReply{Name: name, Message: "Secret removed"})
 }
+
+// rotateSeal has all that is secret sealed by a new key.
+func (a *API) rotateSeal(w http.ResponseWriter, r *http.Request, c Caller) error {
+	if err := a.readOptional(w, r, &struct{}{}); err != nil {
+		return err
+	}
+	id, err := a.svc.RotateSeal(r.Context(), c.Name)
+	if err != nil {
+		return err
+	}
+	return a.reply(w, r, api.SealReply{Key: id, Message: "Secrets are sealed anew"})
+}

@@ -120,6 +120,8 @@ type Secrets interface {
 	DropSecret(ctx context.Context, name, by string) error
 	// Secrets are all secrets, without their values.
 	Secrets(ctx context.Context) ([]labmesh.Secret, error)
+	// RotateSeal has all that is secret sealed by a new key, whose id it returns.
+	RotateSeal(ctx context.Context, by string) (string, error)
 }
 
 // TaskFilter selects tasks; its zero value selects all.

@@ -149,7 +149,7 @@ func (p *pipes) Dial(_ context.Context, node labmesh.NodeID) (net.Conn, error) {
 	}
 	here, there := net.Pipe()
 	p.open[node] = there
-	s := Server{Replica: r, Replicas: func() []labmesh.NodeID { return []labmesh.NodeID{"a", "b"} }, Trees: func() []string { return []string{"tree-" + string(node)} }, Logger: slog.New(slog.DiscardHandler)}
+	s := Server{Replica: r, Replicas: func() []labmesh.NodeID { return []labmesh.NodeID{"a", "b"} }, Trees: func() []string { return []string{"tree-" + string(node)} }, Logger: slog.New(slog.DiscardHandler), Value: func(s *labmesh.Secret) (string, bool) { return s.Value, true }}
 	p.served.Go(func() {
 		defer there.Close()
 		s.serve(p.ctx, named{there, self})

@@ -39,7 +39,9 @@ type Server struct {
 	Replica  Replica
 	Replicas func() []labmesh.NodeID // the nodes that hold the log
 	Trees    func() []string         // of files, that are in use
-	Logger   *slog.Logger
+	// Value is the value of a secret, which may be sealed.
+	Value  func(*labmesh.Secret) (string, bool)
+	Logger *slog.Logger
 }
 
 // Serve serves the leaves that come over l until ctx ends, and closes l.
@@ -210,7 +212,7 @@ func (sp *speaker) news(view state.View, whole, due bool) []*news {
 		return nil
 	}
 	sp.index = n.Index
-	return split(n, view)
+	return sp.server.split(n, view)
 }
 
 // held is what the leaf's worker holds. A worker of another node is none of its business.
@@ -254,7 +256,7 @@ func (sp *speaker) members(view state.View) (changed []labmesh.Member) {
 }
 
 // split puts the secrets that tasks ask for beside them, and spreads many tasks over several frames.
-func split(n *news, view state.View) (frames []*news) {
+func (s *Server) split(n *news, view state.View) (frames []*news) {
 	tasks := n.Put
 	n.Put = nil
 	frames = append(frames, n)
@@ -268,11 +270,15 @@ func split(n *news, view state.View) (frames []*news) {
 		}
 		n.Put = append(n.Put, t)
 		for _, name := range t.Spec.Secrets {
-			if s, ok := view.Secret(name); ok {
+			if kept, ok := view.Secret(name); ok {
+				value, ok := s.Value(kept)
+				if !ok {
+					continue
+				}
 				if n.Secrets == nil {
 					n.Secrets = map[string]string{}
 				}
-				n.Secrets[name] = s.Value
+				n.Secrets[name] = value
 			}
 		}
 	}
