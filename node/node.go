@@ -43,6 +43,7 @@ const (
 	handOverTimeout = 2 * time.Second // for leadership to pass on before this node leaves
 	httpStopTimeout = 3 * time.Second // for requests under way when the node stops
 	trimAfter       = 3 * time.Second // until what only the start needed is given back
+	trimAgain       = 5 * time.Second // and then what only the coming of the next nodes needed
 )
 
 // Node is one node of a mesh. Open makes it, Run runs it, Close releases it. It
@@ -353,12 +354,14 @@ func (n *Node) announce(ctx context.Context) error {
 		}
 	}
 	close(n.ready)
-	select {
-	case <-time.After(trimAfter):
-		if err := trim(); err != nil {
-			n.cfg.Logger.DebugContext(ctx, "memory of the start not given back", "err", err)
+	for _, wait := range []time.Duration{trimAfter, trimAgain} {
+		select {
+		case <-time.After(wait):
+			if err := trim(); err != nil {
+				n.cfg.Logger.DebugContext(ctx, "memory of the start not given back", "err", err)
+			}
+		case <-ctx.Done():
 		}
-	case <-ctx.Done():
 	}
 	<-ctx.Done()
 	return nil
