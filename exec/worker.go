@@ -72,6 +72,7 @@ type Worker struct {
 	left    map[string]time.Duration // by name, attempts of an earlier life until the first look at the desk
 	drops   []string                 // those that could not be taken up
 
+	idle     atomic.Int32 // goroutines that wait for an attempt to run
 	dropping sync.WaitGroup
 	detached atomic.Bool
 }
@@ -175,10 +176,15 @@ func (w *Worker) Run(ctx context.Context) error {
 	loops.Go(func() { w.reports.run(say) })
 	loops.Go(func() { w.sweepLoop(ctx) })
 
+	next, idle := make(chan begun), make(chan struct{})
 	for ctx.Err() == nil {
 		changed := w.cfg.Desk.Changed()
 		for _, b := range w.step(work, w.cfg.Desk.Assigned()) {
-			attempts.Go(func() { w.attempt(b.ctx, b.task, b.run) })
+			select {
+			case next <- b:
+			default:
+				attempts.Go(func() { w.attempts(b, next, idle) })
+			}
 		}
 		select {
 		case <-changed:
@@ -192,6 +198,7 @@ func (w *Worker) Run(ctx context.Context) error {
 		why = ErrDetached
 	}
 	stopWork(why)
+	close(idle)
 	attempts.Wait()
 	w.dropping.Wait()
 	w.handBack()
@@ -206,6 +213,27 @@ type begun struct {
 	ctx  context.Context //nolint:containedctx // it is the attempt's own, handed to its goroutine
 	task labmesh.Task
 	run  *run
+}
+
+// attempts runs one attempt after the other, as they come by next, until idle is
+// closed: to run each in a goroutine of its own would have every one grow its stack anew.
+func (w *Worker) attempts(b begun, next <-chan begun, idle <-chan struct{}) {
+	for {
+		w.attempt(b.ctx, b.task, b.run)
+		if int(w.idle.Add(1)) > w.cfg.Slots {
+			w.idle.Add(-1)
+			return
+		}
+		var ok bool
+		select {
+		case b, ok = <-next:
+		case <-idle:
+		}
+		w.idle.Add(-1)
+		if !ok {
+			return
+		}
+	}
 }
 
 // step does what the desk asks for now, and returns the attempts to run.
