@@ -33,6 +33,7 @@ func (n *Node) lead(ctx context.Context) error {
 		g, ctx := errgroup.WithContext(ctx)
 		g.Go(func() error { return newLeader(n.replica, leases, n.host, n.cfg).run(ctx) })
 		g.Go(func() error { return n.vault.lead(ctx) })
+		g.Go(func() error { return n.service.keepTokenKeys(ctx) })
 		return g.Wait()
 	})
 }

@@ -244,7 +244,7 @@ func (n *Node) Run(ctx context.Context) error {
 		infra = append(infra, n.ledger.run, n.serveLedger, n.serveLeases, n.vault.serve)
 		log = append(log, n.replica.Run)
 		way = append(way, n.handOver)
-		work = append(work, n.lead, n.vault.run, n.fillLedger, n.members.run, n.serveLeaves, n.serveLeafHTTP)
+		work = append(work, n.lead, n.vault.run, n.service.tellUses, n.fillLedger, n.members.run, n.serveLeaves, n.serveLeafHTTP)
 	} else {
 		log = append(log, n.desk.Run)
 	}

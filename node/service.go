@@ -18,8 +18,10 @@ import (
 
 // service is what the node does for its users, in terms of its parts.
 type service struct {
-	n     *Node
-	fresh *rate.Limiter
+	n      *Node
+	fresh  *rate.Limiter
+	uses   keyUses
+	opened openedKeys
 }
 
 var _ httpapi.Service = (*service)(nil)

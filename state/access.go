@@ -217,6 +217,9 @@ func (v View) Key(id string) (*labmesh.Key, bool) { return v.apiKeys.Get(id) }
 // Keys are all API keys that are remembered.
 func (v View) Keys() iter.Seq[*labmesh.Key] { return values(v.apiKeys) }
 
+// TokenKey is a key that proves tokens, by its id.
+func (v View) TokenKey(id string) (*labmesh.TokenKey, bool) { return v.tokenKeys.Get(id) }
+
 // TokenKeys are the keys that prove tokens, or did lately.
 func (v View) TokenKeys() iter.Seq[*labmesh.TokenKey] { return values(v.tokenKeys) }
 

@@ -23,7 +23,7 @@ a password. On the next machine: labmesh up --join INVITE`,
 		Example: `  labmesh invite
   labmesh invite --role worker --ttl 1h --uses 10
   ssh lab2 labmesh up --join "$(labmesh invite)"`,
-		Args: args(cobra.NoArgs, "it takes no arguments"),
+		Args: noCommand,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if r := labmesh.Role(role); r != labmesh.RoleNode && r != labmesh.RoleWorker {
 				return usagef("--role %s: it is node or worker", role)
@@ -50,9 +50,61 @@ a password. On the next machine: labmesh up --join INVITE`,
 			return err
 		},
 	}
+	cmd.AddCommand(newInviteListCommand(a), newInviteRevokeCommand(a))
 	flags := cmd.Flags()
 	flags.StringVar(&role, "role", string(api.InviteRoleDefault), "what it lets in: `node`, which may vote, or worker, which only works")
 	flags.DurationVar(&ttl, "ttl", api.InviteTTLDefault, "how long it holds")
 	flags.IntVar(&uses, "uses", api.InviteUsesDefault, "how many machines may come in by it")
 	return cmd
+}
+
+func newInviteListCommand(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:     "list",
+		Short:   "List the invites: who may come in by them, until when",
+		Example: "  labmesh invite list",
+		Args:    args(cobra.NoArgs, "it takes no arguments"),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := a.client()
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			list, err := c.Invites(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if a.json {
+				return a.printJSON(api.InviteList{Invites: list})
+			}
+			t := newTable(a.out, "ID", "ROLE", "USES LEFT", "EXPIRES", "BY")
+			for _, i := range list {
+				t.row(i.ID, i.Role, i.Uses, i.Expires.Local().Format(time.DateTime), i.By)
+			}
+			return t.flush()
+		},
+	}
+}
+
+func newInviteRevokeCommand(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:     "revoke ID…",
+		Short:   "Revoke invites: nobody comes in by them any more; who is in stays in",
+		Example: "  labmesh invite revoke 1f2e3d4c5b6a7988",
+		Args:    args(cobra.MinimumNArgs(1), "it takes the ids of invites"),
+		RunE: func(cmd *cobra.Command, words []string) error {
+			c, err := a.client()
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			for _, id := range words {
+				if _, err := c.RevokeInvite(cmd.Context(), id); err != nil {
+					return fmt.Errorf("revoke invite %s: %w", id, err)
+				}
+				a.note("Invite %s is revoked.", id)
+			}
+			return nil
+		},
+	}
 }

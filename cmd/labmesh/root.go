@@ -28,6 +28,8 @@ func subcommands(a *app) []*cobra.Command {
 		newSQLCommand(a),
 		newCompareCommand(a),
 		newTrendCommand(a),
+		newKeyCommand(a),
+		newTokenCommand(a),
 		newSecretCommand(a),
 		newDrainCommand(a),
 		newUndrainCommand(a),

@@ -199,6 +199,9 @@ func (a *API) answer(w *statusWriter, r *http.Request, m methods, rt *route) {
 	case !rt.may.has(caller.Role):
 		a.fail(w, r, labmesh.Refuse(labmesh.Denied, "The role %s may not do this; it takes one of: %s", caller.Role, rt.may))
 		return
+	case rt.byKey && caller.Token:
+		a.fail(w, r, labmesh.Refuse(labmesh.Denied, "A token makes no keys and no tokens: show the API key itself"))
+		return
 	}
 	rt.patience(w, a.limits.Request)
 	a.mux.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), callKey{}, call{a, rt, caller})))

@@ -58,6 +58,7 @@ type fake struct {
 	tree   map[string]string // what the newest attempt of every task left
 	secret map[string]labmesh.Secret
 	bench  []labmesh.Bench
+	keys   []labmesh.Key
 	late   bool // tasks end between a look at them and their cancel
 }
 
@@ -78,6 +79,50 @@ func (f *fake) Authenticate(key string) (Caller, error) {
 		return Caller{}, labmesh.Refuse(labmesh.Denied, "")
 	}
 	return c, nil
+}
+
+func (f *fake) CreateKey(_ context.Context, by Caller, r KeyRequest) (string, labmesh.Key, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	k := labmesh.Key{ID: fmt.Sprint("k", len(f.keys)+1), Role: r.Role, Name: r.Name, Project: r.Project, By: by.Who(), Created: noon, RequireSigned: r.RequireSigned}
+	if r.TTL > 0 {
+		k.Expires = noon.Add(r.TTL)
+	}
+	f.keys = append(f.keys, k)
+	return "lmk_" + k.ID + "_secret", k, f.down
+}
+
+func (f *fake) ListKeys(context.Context) ([]labmesh.Key, error) { return f.keys, f.down }
+
+func (f *fake) RevokeKey(_ context.Context, id, _ string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for i := range f.keys {
+		if f.keys[i].ID == id {
+			f.keys[i].Revoked = noon
+			return f.down
+		}
+	}
+	return labmesh.Refuse(labmesh.NotFound, "no key %s", id)
+}
+
+func (f *fake) MintToken(_ context.Context, by Caller, worker labmesh.WorkerID) (Token, error) {
+	role := by.Role
+	if worker != "" {
+		role = labmesh.RoleWorker
+	}
+	return Token{Text: "a.b.c", Role: role, Worker: worker, Expires: noon}, f.down
+}
+
+func (f *fake) ListInvites(context.Context) ([]labmesh.Invite, error) {
+	return []labmesh.Invite{{ID: "i1", Key: []byte("proof"), Role: labmesh.RoleNode, Uses: 1, Expires: noon, By: "ada"}}, f.down
+}
+
+func (f *fake) DropInvite(_ context.Context, id, _ string) error {
+	if id != "i1" {
+		return labmesh.Refuse(labmesh.NotFound, "no invite %s", id)
+	}
+	return f.down
 }
 
 func (f *fake) Submit(_ context.Context, by Caller, specs []labmesh.Spec) ([]labmesh.Answer, error) {

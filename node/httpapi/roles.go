@@ -88,6 +88,8 @@ func (rt *route) access(r labmesh.Role) string {
 		return ""
 	case r == labmesh.RoleSubmitter && rt.own, r == labmesh.RoleWorker && rt.own:
 		return "own"
+	case rt.byKey:
+		return "key"
 	}
 	return yes(true)
 }

@@ -25,6 +25,7 @@ type route struct {
 	method, path string
 	may          roles // who may use it
 	own          bool  // submitters see by it the tasks of their project, workers themselves
+	byKey        bool  // it takes the API key itself: what lasts an hour is not to make what lasts longer
 	serve        func(w http.ResponseWriter, r *http.Request, c Caller) error
 
 	wait   time.Duration // how long it may take; 0 for [Limits].Request
@@ -66,6 +67,18 @@ func (a *API) meshRoutes() []route {
 				{"last_event_id", "query", "the same, for what cannot set a header", "", nil}}, errors: []int{400, 404, 429, 503}},
 		{method: "POST", path: "/api/invites", may: admins, serve: a.invite,
 			summary: "Mint an invite to the mesh", in: api.InviteRequest{}, out: api.InviteReply{}, errors: []int{400, 413, 503}},
+		{method: "GET", path: "/api/invites", may: admins, serve: a.listInvites,
+			summary: "List the invites, without their secrets", out: api.InviteList{}},
+		{method: "DELETE", path: "/api/invites/{id}", may: admins, serve: a.dropInvite,
+			summary: "Have an invite let nobody in any more", out: api.RevokeReply{}, errors: []int{404, 503}},
+		{method: "POST", path: "/api/keys", may: admins, byKey: true, serve: a.createKey,
+			summary: "Make an API key, which the reply shows once", in: api.KeyRequest{}, out: api.KeyReply{}, errors: []int{400, 413, 429, 503}},
+		{method: "GET", path: "/api/keys", may: admins, serve: a.listKeys,
+			summary: "List the API keys, without what opens", out: api.KeyList{}},
+		{method: "DELETE", path: "/api/keys/{id}", may: admins, serve: a.revokeKey,
+			summary: "Revoke an API key, and with it all tokens that were made with it", out: api.RevokeReply{}, errors: []int{404, 409, 503}},
+		{method: "POST", path: "/api/tokens", may: keys, byKey: true, serve: a.mintToken,
+			summary: "Make a JSON web token for an hour, for the key that asks or for a worker", in: api.TokenRequest{}, out: api.TokenReply{}, errors: []int{400, 413, 503}},
 		{method: "GET", path: "/api/backup", may: admins, serve: a.backup, stream: true,
 			summary: "The whole mesh but for files: its state, all rows and its secrets, as labmesh restore takes them", media: api.BackupType, errors: []int{429, 503}},
 		{method: "GET", path: "/api/secrets", may: admins, serve: a.listSecrets,

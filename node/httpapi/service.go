@@ -26,6 +26,35 @@ type Keys interface {
 	// refusal with reason Denied. Its message is shown, so it says nothing to who
 	// has not proven to hold the credential.
 	Authenticate(credential string) (Caller, error)
+	// CreateKey makes an API key. The first result is the key, which nobody is shown again.
+	CreateKey(ctx context.Context, by Caller, r KeyRequest) (string, labmesh.Key, error)
+	// ListKeys are all keys that are remembered, by id.
+	ListKeys(ctx context.Context) ([]labmesh.Key, error)
+	// RevokeKey makes a key open nothing any more, and the tokens that were made with it.
+	RevokeKey(ctx context.Context, id, by string) error
+	// MintToken makes a token that stands for the key of the caller, or for a worker.
+	MintToken(ctx context.Context, by Caller, worker labmesh.WorkerID) (Token, error)
+	// ListInvites are all invites that are remembered, by id.
+	ListInvites(ctx context.Context) ([]labmesh.Invite, error)
+	// DropInvite makes an invite let nobody in any more.
+	DropInvite(ctx context.Context, id, by string) error
+}
+
+// KeyRequest says what an API key is for.
+type KeyRequest struct {
+	Name          string
+	Role          labmesh.Role
+	Project       string
+	TTL           time.Duration // 0 for ever
+	RequireSigned bool
+}
+
+// Token is a JSON web token and what it says.
+type Token struct {
+	Text    string
+	Role    labmesh.Role
+	Worker  labmesh.WorkerID
+	Expires time.Time
 }
 
 // Caller is who makes a request.
