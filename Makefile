@@ -38,7 +38,7 @@ CHAOS ?= -bench . -chaos.long
 SEEDS ?= 2000
 FIRST ?= 1
 
-.PHONY: help build fmt vet check needs test test-gpu race sim fuzz bench bench-engine chaos demo lab clean
+.PHONY: help build fmt vet check needs test test-gpu test-python race sim fuzz bench bench-engine chaos demo lab clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -62,10 +62,13 @@ needs:
 	@scripts/needs
 
 test: VETFLAGS = -race # looks at what the tests compile anyway
-test: needs fmt vet race ## all tests: gofmt, go vet, go test -race; installs what they need on Debian as root (LABMESH_TEST_TORCH=1: PyTorch too)
+test: needs fmt vet test-python race ## all tests: gofmt, go vet, go test -race; installs what they need on Debian as root (LABMESH_TEST_TORCH=1: PyTorch too)
 
 test-gpu: build ## what only a machine with an NVIDIA GPU can show, with figures; says why where it skips
 	scripts/test-gpu $(BIN)
+
+test-python: ## the tests of the Python package (clients/python)
+	@scripts/test-python
 
 race: ## go test -race on every package
 	scripts/gotest -race -count=1 -p $(TEST_PARALLEL) -timeout $(TEST_TIMEOUT) ./...
