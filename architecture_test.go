@@ -64,6 +64,7 @@ var doors = map[string][]string{
 	"labmesh/node":            {"*"},
 	"labmesh/node/httpapi":    {"labmesh", "labmesh/api", "labmesh/bench/plot", "labmesh/bench/report", "labmesh/stats"},
 	"labmesh/node/leaf":       {"labmesh", "labmesh/state"},
+	"labmesh/node/gateway":    {"labmesh", "labmesh/api", "labmesh/light"},
 	"labmesh/node/nodetest":   {"*"},
 	"labmesh/node/simtest":    {"labmesh", "labmesh/exec"},
 	"labmesh/cmd/labmesh":     {"*"},

@@ -116,3 +116,16 @@ func devices(c *labmesh.Capabilities) []labmesh.Device {
 	}
 	return out
 }
+
+// MetricsOf reads what a machine says that it is doing; nil where it says nothing that is understood.
+func MetricsOf(data json.RawMessage) *labmesh.Metrics {
+	f, ok := fieldsOf(data)
+	if !ok {
+		return nil
+	}
+	m := labmesh.Metrics{CPUPercent: f.size("cpu_percent"), Load1: f.size("load1"), MemoryAvailableGB: f.size("memory_available_gb"), DiskFreeGB: f.size("disk_free_gb"), RSSMB: f.size("rss_mb")}
+	if m == (labmesh.Metrics{}) {
+		return nil
+	}
+	return &m
+}

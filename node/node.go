@@ -17,6 +17,7 @@ import (
 	"labmesh/exec/process"
 	"labmesh/exec/quiet"
 	"labmesh/mesh"
+	"labmesh/node/gateway"
 	"labmesh/node/httpapi"
 	"labmesh/node/leaf"
 	"labmesh/scheduler"
@@ -65,7 +66,8 @@ type Node struct {
 	labour    atomic.Pointer[labour] // nil on a node that takes no work; the host asks for it before Open is done
 	leases    atomic.Pointer[leases] // of this leadership; nil while this node does not lead
 	service   *service
-	door      httpapi.Door // answers HTTP
+	gateway   *gateway.Gateway // nil on a leaf, which passes light workers on
+	door      httpapi.Door     // answers HTTP
 	listener  net.Listener
 	began     time.Time
 	caughtUp  atomic.Bool // it has seen the mesh as it was after the node had started, or later
@@ -142,7 +144,8 @@ func (n *Node) openReplica(ctx context.Context) (err error) {
 	}
 	n.tie = replicaTie{n.replica, n.vault}
 	n.service = newService(n)
-	n.door, err = httpapi.New(httpapi.Config{Service: n.service, Logger: n.cfg.Logger, Version: n.cfg.Version, LoopbackOnly: n.cfg.loopback(), Collectors: n.files.collectors()})
+	n.gateway = newGateway(n)
+	n.door, err = httpapi.New(httpapi.Config{Extra: http.HandlerFunc(n.besides), Service: n.service, Logger: n.cfg.Logger, Version: n.cfg.Version, LoopbackOnly: n.cfg.loopback(), Collectors: n.files.collectors()})
 	return err
 }
 
@@ -252,6 +255,9 @@ func (n *Node) Run(ctx context.Context) error {
 		work = append(work, l.run)
 	}
 	door := level{}
+	if n.gateway != nil {
+		door = append(door, n.gateway.Run)
+	}
 	if n.listener != nil {
 		door = append(door, n.serveHTTP)
 	}

@@ -178,15 +178,17 @@ const workerTasks = 100
 type word struct {
 	at     time.Time
 	advert labmesh.Advert
+	mute   bool // its metrics are not known here
 }
 
 func (s *service) heard() map[labmesh.WorkerID]word {
 	out := map[labmesh.WorkerID]word{}
 	for _, h := range s.n.host.Heard() {
 		if h.Advert.Worker != "" {
-			out[h.Advert.Worker] = word{h.At, h.Advert}
+			out[h.Advert.Worker] = word{at: h.At, advert: h.Advert}
 		}
 	}
+	s.hearLight(out)
 	return out
 }
 
@@ -194,7 +196,9 @@ func look(view state.View, w *labmesh.Worker, heard map[labmesh.WorkerID]word) h
 	u := view.Used(w.ID)
 	out := httpapi.Worker{Worker: *w, SlotsUsed: u.Slots, Busy: w.Status == labmesh.WorkerActive && u.Slots >= w.Slots}
 	if h, ok := heard[w.ID]; ok {
-		out.Heartbeat, out.Metrics = h.at, &h.advert.Metrics
+		if out.Heartbeat = h.at; !h.mute {
+			out.Metrics = &h.advert.Metrics
+		}
 		if out.Reason == "" {
 			out.Reason = h.advert.Reason
 		}
