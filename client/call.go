@@ -159,7 +159,7 @@ func refusalOf(resp *http.Response) *labmesh.Error {
 	var body api.Error
 	e := &labmesh.Error{Reason: ReasonOf(resp.StatusCode)}
 	if json.Unmarshal(data, &body) == nil && body.Message != "" {
-		e.Message, e.Field = body.Message, body.Field
+		e.Message, e.Field = body.Error(), body.Field
 		if body.RequestID != "" {
 			e.Message += " (request " + body.RequestID + " in the node's log)"
 		}

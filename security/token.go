@@ -113,7 +113,7 @@ func ReadToken(token string, mesh labmesh.MeshID, now time.Time, secret func(kid
 		return Token{}, labmesh.Refuse(labmesh.Denied, "")
 	}
 	parser := jwt.NewParser(jwt.WithValidMethods([]string{jwt.SigningMethodHS256.Alg()}), jwt.WithIssuer(string(mesh)), jwt.WithStrictDecoding(),
-		jwt.WithExpirationRequired(), jwt.WithIssuedAt(), jwt.WithLeeway(tokenLeeway), jwt.WithTimeFunc(func() time.Time { return now }))
+		jwt.WithExpirationRequired(), jwt.WithLeeway(tokenLeeway), jwt.WithTimeFunc(func() time.Time { return now }))
 	var c claims
 	var unknown error
 	_, err := parser.ParseWithClaims(token, &c, func(t *jwt.Token) (any, error) {

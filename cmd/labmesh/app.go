@@ -72,7 +72,7 @@ func (a *app) explain(err error) {
 		return
 	}
 	message := strings.TrimSpace(err.Error())
-	if exitCode(err) == exitDenied && a.asked {
+	if exitCode(err) == exitDenied && a.asked && message == "Authentication required" {
 		message += " (pass a key with --api-key, or as the user who runs the node let labmesh find it)"
 	}
 	fmt.Fprintln(a.err, a.paint(a.err, red, "labmesh:"), message)

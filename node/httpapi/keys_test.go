@@ -1,6 +1,8 @@
 package httpapi
 
 import (
+	"errors"
+	"log/slog"
 	"strings"
 	"testing"
 )
@@ -53,5 +55,43 @@ func TestKeysAreShownOnce(t *testing.T) {
 	}
 	if strings.Contains(logs.String(), "lmk_") {
 		t.Errorf("the log holds a key: %s", logs)
+	}
+}
+
+// TestNoLogAndNoAnswerHoldsAKey has each route fail by our fault, with a log that holds everything.
+func TestNoLogAndNoAnswerHoldsAKey(t *testing.T) {
+	t.Parallel()
+	f := newFake()
+	close(f.more)
+	f.down = errors.New("the disk is on fire")
+	logs := &syncBuffer{}
+	a, _ := newAPI(t, f, func(c *Config) {
+		c.Logger = slog.New(slog.NewTextHandler(logs, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	})
+	failed := 0
+	for _, rt := range a.routes() {
+		for _, credential := range []string{adminKey, workerKey, tokenKey, "key-revoked", "key-unknowable", "key-of-nobody"} {
+			for _, header := range []string{"X-API-Key", "Authorization"} {
+				value := credential
+				if header == "Authorization" {
+					value = "Bearer " + credential
+				}
+				w := do(a, rt.method, target(rt.path), "", "X-API-Key", "", header, value)
+				if w.Code == 500 {
+					failed++
+				}
+				if strings.Contains(w.Body.String(), credential) {
+					t.Errorf("%s %s answers with the credential: %s", rt.method, rt.path, w.Body)
+				}
+			}
+		}
+	}
+	if text := logs.String(); failed == 0 || !strings.Contains(text, "the disk is on fire") || !strings.Contains(text, "answered") {
+		t.Fatalf("%d requests failed, and the log says %s", failed, text)
+	}
+	for line := range strings.Lines(logs.String()) {
+		if strings.Contains(line, "key-") || strings.Contains(line, "token-") {
+			t.Errorf("the log holds a credential: %s", line)
+		}
 	}
 }

@@ -55,6 +55,12 @@ func operation(rt *route, reg huma.Registry) *huma.Operation {
 	}
 	if rt.may != open {
 		op.Description = "Roles: " + rt.may.String() + "."
+		if rt.own {
+			op.Description += " A submitter sees what is of its project, a worker itself."
+		}
+		if rt.byKey {
+			op.Description += " It takes the API key itself, no token."
+		}
 		op.Security = []map[string][]string{{"key": {}}, {"bearer": {}}}
 	}
 	if rt.in != nil {

@@ -1,7 +1,6 @@
 package httpapi
 
 import (
-	"slices"
 	"strings"
 
 	"labmesh"
@@ -59,44 +58,4 @@ func (s roles) String() string {
 		}
 	}
 	return strings.Join(out, ", ")
-}
-
-// RouteTable is who may call which route, in Markdown.
-func (a *API) RouteTable() string {
-	var b strings.Builder
-	b.WriteString("| route |")
-	for _, r := range labmesh.KeyRoles() {
-		b.WriteString(" " + string(r) + " |")
-	}
-	b.WriteString(" without a key |\n|---|" + strings.Repeat("---|", len(labmesh.KeyRoles())+1) + "\n")
-	routes := a.routes()
-	slices.SortStableFunc(routes, func(x, y route) int { return strings.Compare(x.path, y.path) })
-	for _, rt := range routes {
-		b.WriteString("| `" + rt.method + " " + rt.path + "` |")
-		for _, r := range labmesh.KeyRoles() {
-			b.WriteString(" " + rt.access(r) + " |")
-		}
-		b.WriteString(" " + yes(rt.may == open) + " |\n")
-	}
-	return b.String()
-}
-
-// access is what a role may do by the route, in a word.
-func (rt *route) access(r labmesh.Role) string {
-	switch {
-	case !rt.may.has(r):
-		return ""
-	case r == labmesh.RoleSubmitter && rt.own, r == labmesh.RoleWorker && rt.own:
-		return "own"
-	case rt.byKey:
-		return "key"
-	}
-	return yes(true)
-}
-
-func yes(b bool) string {
-	if b {
-		return "yes"
-	}
-	return ""
 }
