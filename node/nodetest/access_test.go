@@ -104,7 +104,9 @@ func TestEveryRouteForEveryCaller(t *testing.T) {
 			bad[key[:13]+theirs[13:]] = "a key with the id of a good one"
 		}
 		addTokens(t, m, other, good, bad)
-		for route, may := range routes {
+		leaf := m.JoinLeaf(t)
+		check := func(n *nodetest.Node, route string, may map[labmesh.Role]string) {
+			t.Helper()
 			for credential, role := range good {
 				w := request(n, route, credential, "")
 				able := may[role] != "" && (may[role] != "key" || strings.HasPrefix(credential, "lmk_"))
@@ -121,6 +123,12 @@ func TestEveryRouteForEveryCaller(t *testing.T) {
 					t.Errorf("%s with %s: the answer repeats it: %s", route, what, w.Body)
 				}
 			}
+		}
+		for route, may := range routes {
+			check(n, route, may)
+		}
+		for _, route := range []string{"GET /metrics", "GET /status", "POST /api/keys", "GET /api/tasks", "GET /healthz"} {
+			check(leaf, route, routes[route])
 		}
 		// What is not printed does not exist.
 		var doc struct {
