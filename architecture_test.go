@@ -19,6 +19,7 @@ var doors = map[string][]string{
 	"labmesh/state":           {"labmesh"},
 	"labmesh/scheduler":       {"labmesh", "labmesh/state"},
 	"labmesh/light":           {"labmesh"},
+	"labmesh/light/attach":    {"labmesh", "labmesh/exec", "labmesh/light"},
 	"labmesh/security":        {"labmesh"},
 	"labmesh/stats":           {"labmesh"},
 	"labmesh/suite":           {"labmesh", "labmesh/suite/junit"},

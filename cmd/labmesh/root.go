@@ -14,6 +14,7 @@ func subcommands(a *app) []*cobra.Command {
 		newInviteCommand(a),
 		newStatusCommand(a),
 		newWorkersCommand(a),
+		newWorkerCommand(a),
 		newDoctorCommand(a),
 		newRunCommand(a),
 		newTestCommand(a),
