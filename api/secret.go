@@ -35,6 +35,11 @@ type SealReply struct {
 	Message string `json:"message"`
 }
 
+// AuditLog is the reply to GET /api/audit.
+type AuditLog struct {
+	Records []labmesh.AuditRecord `json:"records"` // the newest first
+}
+
 // ValidateSecret refuses a secret that no attempt could be given.
 func ValidateSecret(name, value string) error {
 	if e := ValidateSecretName(name); e != nil {

@@ -20,6 +20,7 @@ const (
 	meshFile    = "mesh.json"
 	apiFile     = "api.json"
 	sealFile    = "seal.keys"
+	auditFile   = "audit.spool"
 	attemptsDir = "attempts"
 	runningDir  = "running"
 	mirrorDir   = "mirror"

@@ -9,6 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -70,6 +71,10 @@ func openLedger(ctx context.Context, cfg Config) (*ledger, error) {
 func (l *ledger) Append(index uint64, events []labmesh.Event) {
 	if err := l.behind.Append(index, events); err != nil && !errors.Is(err, store.ErrClosed) {
 		l.logger.Error("events not queued for the ledger", "index", index, "err", err)
+	}
+	audited := func(e labmesh.Event) bool { return e.Type == labmesh.Audited }
+	if slices.ContainsFunc(events, audited) { // that is for admins
+		events = slices.DeleteFunc(slices.Clone(events), audited)
 	}
 	l.hub.publish(events)
 }

@@ -57,7 +57,8 @@ type Node struct {
 	ledger    *ledger
 	files     *files
 	replica   *consensus.Replica
-	vault     *vault // of a node with a replica
+	vault     *vault   // of a node with a replica
+	audit     *auditor // likewise
 	desk      *leaf.Desk
 	tie       tie // of the two the one that there is
 	copies    *copies
@@ -144,8 +145,11 @@ func (n *Node) openReplica(ctx context.Context) (err error) {
 	}
 	n.tie = replicaTie{n.replica, n.vault}
 	n.service = newService(n)
-	n.gateway = newGateway(n)
-	n.door, err = httpapi.New(httpapi.Config{Extra: http.HandlerFunc(n.besides), Service: n.service, Logger: n.cfg.Logger, Version: n.cfg.Version, LoopbackOnly: n.cfg.loopback(), Collectors: n.files.collectors()})
+	n.gateway, n.audit = newGateway(n), newAuditor(n)
+	n.door, err = httpapi.New(httpapi.Config{
+		Extra: http.HandlerFunc(n.besides), Service: n.service, Auditor: n.audit, Logger: n.cfg.Logger, Version: n.cfg.Version,
+		LoopbackOnly: n.cfg.loopback(), Collectors: n.files.collectors(),
+	})
 	return err
 }
 
@@ -247,7 +251,7 @@ func (n *Node) Run(ctx context.Context) error {
 		infra = append(infra, n.ledger.run, n.serveLedger, n.serveLeases, n.vault.serve)
 		log = append(log, n.replica.Run)
 		way = append(way, n.handOver)
-		work = append(work, n.lead, n.vault.run, n.service.tellUses, n.fillLedger, n.members.run, n.serveLeaves, n.serveLeafHTTP)
+		work = append(work, n.lead, n.vault.run, n.audit.run, n.service.tellUses, n.fillLedger, n.members.run, n.serveLeaves, n.serveLeafHTTP)
 	} else {
 		log = append(log, n.desk.Run)
 	}

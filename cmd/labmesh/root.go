@@ -31,7 +31,7 @@ func subcommands(a *app) []*cobra.Command {
 		newTrendCommand(a),
 		newKeyCommand(a),
 		newTokenCommand(a),
-		newSecretCommand(a),
+		newSecretCommand(a), newAuditCommand(a),
 		newDrainCommand(a),
 		newUndrainCommand(a),
 		newBanCommand(a),

@@ -33,6 +33,8 @@ type Config struct {
 	Extra http.Handler
 	// Collectors are shown at /metrics beside those of this package.
 	Collectors []prometheus.Collector
+	// Auditor is told what is done to the mesh; nil where nobody wants to know.
+	Auditor Auditor
 }
 
 // Limits bound what requests may cost. What is zero is the default.
@@ -70,6 +72,7 @@ func orElse[T comparable](p *T, def T) {
 type API struct {
 	svc     Service
 	log     *slog.Logger
+	auditor Auditor
 	limits  Limits
 	hosts   hostGuard
 	extra   http.Handler
@@ -92,7 +95,7 @@ func New(c Config) (*API, error) {
 	}
 	l := c.Limits.withDefaults()
 	a := &API{
-		svc: c.Service, log: c.Logger, limits: l, extra: c.Extra,
+		svc: c.Service, log: c.Logger, auditor: c.Auditor, limits: l, extra: c.Extra,
 		hosts:   newHostGuard(c.LoopbackOnly, c.AllowedHosts),
 		mux:     http.NewServeMux(),
 		batches: make(chan struct{}, l.Batches),
@@ -136,6 +139,7 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	sw.Header().Set("X-Content-Type-Options", "nosniff")
 	name := "other"
 	var rt *route
+	r, d := audited(r)
 	defer func() {
 		p := recover()
 		if p != nil && p != http.ErrAbortHandler {
@@ -143,6 +147,9 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			p = nil
 		}
 		a.observe(r, sw, rt, name, time.Since(began))
+		if name != "extra" {
+			a.audit(r, sw.status, rt, d)
+		}
 		if p != nil {
 			panic(p) // the server cuts the connection: a reply broke off half-way
 		}
@@ -185,6 +192,7 @@ func (a *API) answer(w *statusWriter, r *http.Request, m methods, rt *route) {
 			a.failAuth(w, r, err)
 			return
 		}
+		doneOf(r).caller = caller
 	}
 	switch {
 	case m == nil:
@@ -238,6 +246,7 @@ func (m methods) of(method string) *route {
 // mux so that the request has its path values.
 func (m methods) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c := callOf(r)
+	doneOf(r).target = targetOf(r)
 	if err := c.route.serve(w, r, c.caller); err != nil {
 		c.api.fail(w, r, err)
 	}

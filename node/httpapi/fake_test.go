@@ -465,3 +465,5 @@ func (f *fake) Secrets(context.Context) (list []labmesh.Secret, err error) {
 }
 
 func (f *fake) RotateSeal(context.Context, string) (string, error) { return "5ea1", nil }
+
+func (f *fake) AuditLog(context.Context, AuditFilter) ([]labmesh.AuditRecord, error) { return nil, nil }

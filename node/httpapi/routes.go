@@ -87,6 +87,12 @@ func (a *API) meshRoutes() []route {
 			summary: "Keep a value for the tasks that ask for it by name", in: api.SecretRequest{}, out: api.SecretReply{}, errors: []int{400, 413, 429, 503}},
 		{method: "DELETE", path: "/api/secrets/{name}", may: admins, serve: a.dropSecret,
 			summary: "Forget a secret", out: api.SecretReply{}, errors: []int{404, 503}},
+		{method: "GET", path: "/api/audit", may: admins, serve: a.auditLog,
+			summary: "What was done to the mesh, by whom and from where, the newest first", out: api.AuditLog{}, errors: []int{400, 503}, params: []param{
+				{"since", "query", "only what was done since then: a time, or how long ago, like 36h or 14d", "", nil},
+				{"actor", "query", "only what this key did, by id or name, or this node", "", nil},
+				{"action", "query", "only actions that contain this, like ban or POST", "", nil},
+				{"limit", "query", "how many, 1 to 1000; 100 by default", 0, nil}}},
 		{method: "POST", path: "/api/seal/rotate", may: admins, serve: a.rotateSeal,
 			summary: "Have all that is secret sealed by a new key of the mesh", out: api.SealReply{}, errors: []int{409, 503}},
 	}

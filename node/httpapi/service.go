@@ -149,6 +149,8 @@ type Secrets interface {
 	DropSecret(ctx context.Context, name, by string) error
 	// Secrets are all secrets, without their values.
 	Secrets(ctx context.Context) ([]labmesh.Secret, error)
+	// AuditLog lists what was done to the mesh, the newest first.
+	AuditLog(ctx context.Context, f AuditFilter) ([]labmesh.AuditRecord, error)
 	// RotateSeal has all that is secret sealed by a new key, whose id it returns.
 	RotateSeal(ctx context.Context, by string) (string, error)
 }

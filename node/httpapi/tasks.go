@@ -37,6 +37,7 @@ func (a *API) submit(w http.ResponseWriter, r *http.Request, c Caller) error {
 	case answers[0].Refused != nil:
 		return answers[0].Refused
 	}
+	doneOf(r).target = string(answers[0].Task)
 	reply := api.SubmitReply{ID: answers[0].Task, Created: !answers[0].Existed, Message: "Task created"}
 	if !reply.Created {
 		reply.Message = "Task exists already"
@@ -65,6 +66,9 @@ func (a *API) submitBatch(w http.ResponseWriter, r *http.Request, c Caller) erro
 		if !an.Existed {
 			reply.Created++
 		}
+	}
+	if d := doneOf(r); len(reply.IDs) > 0 {
+		d.target, d.count = string(reply.IDs[0]), len(reply.IDs)
 	}
 	return a.reply(w, r, reply)
 }
