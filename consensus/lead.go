@@ -163,7 +163,7 @@ func (r *Replica) Leads(ctx context.Context) error {
 	if node == nil {
 		return labmesh.Refuse(labmesh.Unavailable, "this replica is not running")
 	}
-	return r.await(ctx, "ask the voters who leads", node.VerifyLeader())
+	return r.await(ctx, "ask the voters who leads", func() raft.Future { return node.VerifyLeader() })
 }
 
 // Barrier returns once this replica, which must lead, has applied everything
@@ -173,5 +173,5 @@ func (r *Replica) Barrier(ctx context.Context) error {
 	if node == nil {
 		return labmesh.Refuse(labmesh.Unavailable, "barrier: this replica is not running")
 	}
-	return r.await(ctx, "barrier", node.Barrier(0))
+	return r.await(ctx, "barrier", func() raft.Future { return node.Barrier(0) })
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -139,13 +140,46 @@ func (r *Replica) reconfigure(ctx context.Context, what string, f func(*raft.Raf
 	if node == nil {
 		return labmesh.Refuse(labmesh.Unavailable, "%s: this replica is not running", what)
 	}
-	return r.await(ctx, what, f(node))
+	return r.await(ctx, what, func() raft.Future { return f(node) })
 }
 
-// await waits for a future of raft, which knows no contexts.
-func (r *Replica) await(ctx context.Context, what string, f raft.Future) error {
-	settled := make(chan error, 1)
-	go func() { settled <- f.Error() }() // raft answers every future, at the latest when it stops
+// asks are the questions that raft has yet to answer, but for entries. It answers
+// all while it runs, and forgets those that it holds when it is shut down.
+type asks struct {
+	mu   sync.Mutex
+	over bool
+	open sync.WaitGroup
+}
+
+// begin counts a question in, unless it is too late for any.
+func (a *asks) begin() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.over {
+		return false
+	}
+	a.open.Add(1)
+	return true
+}
+
+// settle takes no more questions, and waits for the answers to those that were asked.
+func (a *asks) settle() {
+	a.mu.Lock()
+	a.over = true
+	a.mu.Unlock()
+	a.open.Wait()
+}
+
+// await asks raft, which knows no contexts, and waits for the answer.
+func (r *Replica) await(ctx context.Context, what string, ask func() raft.Future) error {
+	if !r.asks.begin() {
+		return labmesh.Refuse(labmesh.Unavailable, "%s: this replica stops", what)
+	}
+	f, settled := ask(), make(chan error, 1)
+	go func() { // it ends before raft is shut down
+		defer r.asks.open.Done()
+		settled <- f.Error()
+	}()
 	select {
 	case err := <-settled:
 		switch {

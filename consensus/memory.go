@@ -30,10 +30,24 @@ func (m *Memory) SyncTakes(d time.Duration) { m.disk.set(func() { m.disk.sync = 
 // memory would; nil ends that.
 func (m *Memory) Spoil(change func([]byte) []byte) { m.disk.set(func() { m.disk.spoil = change }) }
 
+// Hold lets no write be over until release is called, as of a process that stands still.
+func (m *Memory) Hold() (release func()) {
+	held := make(chan struct{})
+	m.disk.set(func() { m.disk.held = held })
+	return func() { close(held) }
+}
+
+// AckEarly makes it a disk that lies: it says at once that a write is over, which outlives a power
+// cut only after d.
+func (m *Memory) AckEarly(d time.Duration) { m.disk.set(func() { m.disk.early = d }) }
+
 // PowerOff loses all that has not been synced. Of the entries that are under way a
 // prefix stays, as long as keep(their number) says. Whatever is written from now on is refused.
 func (m *Memory) PowerOff(keep func(n int) int) {
-	m.disk.set(func() { m.disk.off, m.disk.keep = true, keep })
+	m.disk.set(func() {
+		m.disk.off, m.disk.keep = true, keep
+		m.disk.forget()
+	})
 }
 
 // PowerOn takes writes again.
@@ -45,7 +59,7 @@ func (m *Memory) Reboot() *Memory {
 	defer m.disk.turn()() // the write that was under way is over, too
 	m.disk.mu.Lock()
 	defer m.disk.mu.Unlock()
-	d := &memoryDisk{entryStore: m.disk.entryStore, writing: make(chan struct{}, 1), sync: m.disk.sync}
+	d := &memoryDisk{entryStore: m.disk.entryStore, writing: make(chan struct{}, 1), sync: m.disk.sync, early: m.disk.early}
 	return &Memory{log: d, snaps: m.snaps, disk: d}
 }
 
@@ -62,6 +76,27 @@ type memoryDisk struct {
 	off   bool
 	keep  func(int) int
 	spoil func([]byte) []byte
+	held  <-chan struct{} // nil, or closed when writes go on
+	early time.Duration
+	acked []ackedEntry // early, oldest first
+}
+
+// ackedEntry is an entry that was acknowledged before it was on the disk.
+type ackedEntry struct {
+	index uint64
+	at    time.Time
+}
+
+// forget loses what was acknowledged early and is not on the disk yet. The caller holds mu.
+func (d *memoryDisk) forget() {
+	last, err := d.LastIndex()
+	for _, a := range d.acked {
+		if time.Since(a.at) < d.early && err == nil && a.index <= last {
+			_ = d.entryStore.DeleteRange(a.index, last)
+			break
+		}
+	}
+	d.acked = nil
 }
 
 func (d *memoryDisk) set(f func()) {
@@ -90,10 +125,13 @@ func (d *memoryDisk) spoiled(logs []*raft.Log) {
 // write waits for the sync and says how many of n things outlive it.
 func (d *memoryDisk) write(n int) (kept int, err error) {
 	d.mu.Lock()
-	wait, off := d.sync, d.off
+	wait, off, held := d.sync, d.off, d.held
 	d.mu.Unlock()
 	if off {
 		return 0, errPowerOff
+	}
+	if held != nil {
+		<-held
 	}
 	if wait > 0 {
 		time.Sleep(wait)
@@ -113,6 +151,13 @@ func (d *memoryDisk) StoreLog(l *raft.Log) error { return d.StoreLogs([]*raft.Lo
 func (d *memoryDisk) StoreLogs(logs []*raft.Log) error {
 	defer d.turn()()
 	kept, err := d.write(len(logs))
+	d.set(func() {
+		for _, l := range logs[:kept] {
+			if d.early > 0 {
+				d.acked = append(d.acked, ackedEntry{l.Index, time.Now()})
+			}
+		}
+	})
 	return errors.Join(err, d.entryStore.StoreLogs(logs[:kept]))
 }
 

@@ -21,6 +21,7 @@ type Replica struct {
 	storage   *storage
 	machine   *machine
 	committer *committer
+	asks      asks
 	forward   *forwarder
 	nudger    *nudger
 	clock     clock
@@ -114,7 +115,7 @@ func (r *Replica) serve(ctx context.Context, node *raft.Raft, trans *transport, 
 	node.RegisterObserver(observer)
 	defer node.DeregisterObserver(observer)
 
-	settled, halted := make(chan struct{}), make(chan struct{})
+	settled, answered, halted := make(chan struct{}), make(chan struct{}), make(chan struct{})
 	var around sync.WaitGroup
 	around.Go(func() { defer close(settled); r.committer.settle() })
 	around.Go(func() { r.watchRoles(node, roles, halted) })
@@ -130,23 +131,26 @@ func (r *Replica) serve(ctx context.Context, node *raft.Raft, trans *transport, 
 	r.stop()
 	err := loops.Wait()
 	close(r.committer.sent)
-	r.halt(node, trans, settled)
+	go func() { defer close(answered); r.asks.settle() }() // not waited for longer than for raft
+	r.halt(node, trans, settled, answered)
 	close(halted)
 	around.Wait()
 	r.committer.drain()
 	return err
 }
 
-// halt stops raft. It first lets raft settle the entries under way, since raft
+// halt stops raft. It first lets raft settle the entries and questions under way, since raft
 // forgets to answer for those that it holds when it is shut down; when they do
 // not settle, closing the streams makes a leader step down, which settles them.
-func (r *Replica) halt(node *raft.Raft, trans *transport, settled <-chan struct{}) {
+func (r *Replica) halt(node *raft.Raft, trans *transport, settled ...<-chan struct{}) {
 	await := func(limit time.Duration) {
-		t := time.NewTimer(limit)
-		defer t.Stop()
-		select {
-		case <-settled:
-		case <-t.C:
+		over := time.After(limit)
+		for _, s := range settled {
+			select {
+			case <-s:
+			case <-over:
+				return
+			}
 		}
 	}
 	if r.machine.Failure() == nil && r.storage.Failure() == nil {

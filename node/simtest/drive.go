@@ -26,6 +26,9 @@ type Mesh interface {
 	Cut(from, to []int) (heal func())
 	// Down takes a node down as kind says, which is Stop, Kill or PowerOff, until it is brought up.
 	Down(node int, kind Kind) (up func())
+	// Pause has a node stand still: it sends nothing, hears nothing, writes nothing and answers nobody. What is
+	// sent to it and what it was about to send arrives when it goes on.
+	Pause(node int) (resume func())
 	// Silence cuts a worker's line to its node.
 	Silence(worker int) (end func())
 }
@@ -96,10 +99,13 @@ func (d *driver) begin(f Fault) (undo func()) {
 	case Deaf:
 		return d.mesh.Cut(d.rest(f.Nodes), f.Nodes)
 	case Bridge:
-		return both(d.mesh.Cut(f.Nodes[:1], f.Nodes[1:]), d.mesh.Cut(f.Nodes[1:], f.Nodes[:1]))
-	case CutLeader:
+		return d.apart(f.Nodes[:1], f.Nodes[1:])
+	case Halves:
+		half := f.Nodes[1:]
+		return d.apart(half, d.rest(f.Nodes))
+	case CutLeader, MuteLead, DeafLead, PauseLead:
 		if leader := d.mesh.Leader(); leader >= 0 {
-			return d.split([]int{leader})
+			return d.beginWith(f.Kind, leader)
 		}
 	case Stop, Kill, PowerOff:
 		return d.mesh.Down(f.Nodes[0], f.Kind)
@@ -120,9 +126,24 @@ func (d *driver) begin(f Fault) (undo func()) {
 	return func() {}
 }
 
-func (d *driver) split(nodes []int) (heal func()) {
-	rest := d.rest(nodes)
-	return both(d.mesh.Cut(nodes, rest), d.mesh.Cut(rest, nodes))
+// beginWith begins a fault of the node that leads.
+func (d *driver) beginWith(kind Kind, leader int) (undo func()) {
+	one := []int{leader}
+	switch kind {
+	case MuteLead:
+		return d.mesh.Cut(one, d.rest(one))
+	case DeafLead:
+		return d.mesh.Cut(d.rest(one), one)
+	case PauseLead:
+		return d.mesh.Pause(leader)
+	}
+	return d.split(one)
+}
+
+func (d *driver) split(nodes []int) (heal func()) { return d.apart(nodes, d.rest(nodes)) }
+
+func (d *driver) apart(a, b []int) (heal func()) {
+	return both(d.mesh.Cut(a, b), d.mesh.Cut(b, a))
 }
 
 func both(a, b func()) func() { return func() { a(); b() } }

@@ -54,7 +54,10 @@ func (n *Net) Cut(from, to []labmesh.NodeID) {
 	time.AfterFunc(breakAfter, n.breakCut)
 }
 
-// Heal takes back one Cut.
+// Hold is Cut without the breaking: whoever holds the streams stands still, and has not gone.
+func (n *Net) Hold(from, to []labmesh.NodeID) { n.change(from, to, 1) }
+
+// Heal takes back one Cut or Hold.
 func (n *Net) Heal(from, to []labmesh.NodeID) { n.change(from, to, -1) }
 
 func (n *Net) change(from, to []labmesh.NodeID, by int) {

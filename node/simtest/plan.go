@@ -18,7 +18,11 @@ const (
 	OneWay    Kind = "one-way"    // what they send to the rest is lost
 	Deaf      Kind = "deaf"       // what the rest sends to them is lost
 	Bridge    Kind = "bridge"     // two nodes do not reach each other; both reach the rest
+	Halves    Kind = "halves"     // two halves that do not reach each other; the first node reaches both
 	CutLeader Kind = "cut-leader" // whoever leads at the time is split off
+	MuteLead  Kind = "mute-lead"  // what whoever leads at the time sends is lost; it hears the rest
+	DeafLead  Kind = "deaf-lead"  // what is sent to whoever leads at the time is lost
+	PauseLead Kind = "pause-lead" // whoever leads at the time stands still, and then goes on where it was
 	Stop      Kind = "stop"       // a node is stopped in order, and started again
 	Kill      Kind = "kill"       // a node is killed, and started again
 	PowerOff  Kind = "power-off"  // a machine goes dark: what was not synced is lost, and what ran is gone
@@ -40,7 +44,7 @@ type Fault struct {
 func (f Fault) String() string {
 	s := fmt.Sprintf("%6.2fs +%5.2fs %s", f.At.Seconds(), f.For.Seconds(), f.Kind)
 	switch f.Kind {
-	case CutLeader, Blackout:
+	case CutLeader, MuteLead, DeafLead, PauseLead, Blackout:
 		return s
 	case Silence:
 		return fmt.Sprintf("%s of worker %d", s, f.Worker)
@@ -165,7 +169,7 @@ var weights = []struct {
 	kind   Kind
 	weight int
 }{
-	{Split, 3}, {OneWay, 3}, {Deaf, 2}, {Bridge, 2}, {CutLeader, 4}, {Stop, 3}, {Kill, 3}, {PowerOff, 3}, {Storm, 1}, {Blackout, 1}, {Silence, 5},
+	{Split, 3}, {OneWay, 3}, {Deaf, 2}, {Bridge, 2}, {Halves, 3}, {CutLeader, 4}, {MuteLead, 2}, {DeafLead, 2}, {PauseLead, 4}, {Stop, 3}, {Kill, 3}, {PowerOff, 3}, {Storm, 1}, {Blackout, 1}, {Silence, 5},
 }
 
 func (p *planner) kind() Kind {
@@ -195,7 +199,9 @@ func (p *planner) fault() Fault {
 	case Silence:
 		f.Worker = p.r.IntN(p.size.Workers)
 		f.For = []time.Duration{500 * time.Millisecond, 3 * time.Second, 6 * time.Second, 12 * time.Second, 18 * time.Second}[p.r.IntN(5)] // half a lease, one, two, three
-	case CutLeader, Blackout:
+	case Halves:
+		f.Nodes = p.r.Perm(p.size.Nodes)[:1+p.size.Nodes/2] // the one between, and one half
+	case CutLeader, MuteLead, DeafLead, PauseLead, Blackout:
 	}
 	return f
 }
