@@ -267,7 +267,7 @@ func LevelOf(cmd Command) int {
 			return 3
 		}
 	case PutSecret:
-		if cmd.Secret.Sealed != nil {
+		if cmd.Secret.Sealed != nil || len(cmd.Secret.Projects) > 0 {
 			return 4
 		}
 		return 2

@@ -83,6 +83,7 @@ func grown() map[string]labmesh.Command {
 		"submit_task.v1-4": labmesh.SubmitTask{ID: "t1", Spec: labmesh.Spec{Kind: "custom"}, Project: "vision"},
 		"put_key.v1-2":     labmesh.PutKey{Key: labmesh.Key{ID: "k2", Hash: []byte{5}, Role: "submitter", Project: "vision", By: "k1", Expires: at, Revoked: at, LastUsed: at, Signing: &labmesh.Sealed{Key: "s1", Data: []byte{1}}, RequireSigned: true}},
 		"put_secret.v1-2":  labmesh.PutSecret{Secret: labmesh.Secret{Name: "TOKEN", Sealed: &labmesh.Sealed{Key: "s1", Data: []byte{1}}}},
+		"put_secret.v1-3":  labmesh.PutSecret{Secret: labmesh.Secret{Name: "TOKEN", Projects: []string{"vision"}}},
 		"put_worker.v1-3":  labmesh.PutWorker{Worker: labmesh.Worker{ID: "w1", Light: true}},
 		"lose_worker.v1-2": labmesh.LoseWorker{ID: "w1", Reason: "its node was stopped", Stopped: true},
 		"finish_task.v1-2": labmesh.FinishTask{ID: "t1", Attempt: 2, Worker: "w1", Outcome: labmesh.Outcome{OK: true, Seconds: 1, Outputs: &labmesh.Outputs{Tree: "b2", Files: 3, Bytes: 77}}},

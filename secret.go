@@ -9,6 +9,8 @@ type Secret struct {
 	Value string    `json:"value"` // "" for one that is sealed
 	By    string    `json:"by,omitempty"`
 	Put   time.Time `json:"put"`
+	// Projects are those whose keys may ask for it. Keys that are not held to one project always may.
+	Projects []string `json:"projects,omitempty"`
 	// Sealed is the value as the log and the snapshots hold it.
 	Sealed *Sealed `json:"sealed,omitempty"`
 }
@@ -17,6 +19,7 @@ type Secret struct {
 const (
 	SecretBytesMax = 64 << 10
 	SecretsMax     = 1000 // in one mesh
+	ProjectsMax    = 100  // that may ask for one secret
 	// SecretBytesHidden is the least a value must have to be hidden in what
 	// attempts print: a shorter one is in everything.
 	SecretBytesHidden = 4

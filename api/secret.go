@@ -8,7 +8,8 @@ import (
 
 // SecretRequest is the body of PUT /api/secrets/{name}.
 type SecretRequest struct {
-	Value string `json:"value"`
+	Value    string   `json:"value"`
+	Projects []string `json:"projects,omitempty"` // whose submitters may ask for it; see [labmesh.Secret]
 }
 
 // Secret is a secret as the API shows it: without its value, which it shows to nobody.
@@ -16,6 +17,8 @@ type Secret struct {
 	Name string `json:"name"`
 	By   Text   `json:"by"`  // who put it
 	Put  Time   `json:"put"` // when
+	// Projects are those whose submitters may ask for it.
+	Projects []string `json:"projects,omitempty"`
 }
 
 // SecretList is the reply to GET /api/secrets.
@@ -52,6 +55,19 @@ func ValidateSecret(name, value string) error {
 		return labmesh.RefuseField("value", "value: it has %d bytes; at most %d are allowed", len(value), labmesh.SecretBytesMax)
 	case strings.ContainsRune(value, 0):
 		return labmesh.RefuseField("value", "value: it holds a NUL character, which no variable of an environment can")
+	}
+	return nil
+}
+
+// ValidateProjects refuses what cannot be the projects of a secret.
+func ValidateProjects(projects []string) error {
+	if len(projects) > labmesh.ProjectsMax {
+		return labmesh.RefuseField("projects", "projects: there are %d; at most %d are allowed", len(projects), labmesh.ProjectsMax)
+	}
+	for _, p := range projects {
+		if p == "" || len(p) > labmesh.ProjectCharMax {
+			return labmesh.RefuseField("projects", "projects: %.40q is not the name of a project: 1 to %d characters", p, labmesh.ProjectCharMax)
+		}
 	}
 	return nil
 }

@@ -8,9 +8,10 @@ import (
 	"labmesh/api"
 )
 
-// SetSecret keeps a value for the tasks that ask for it by name.
-func (c *Client) SetSecret(ctx context.Context, name, value string) error {
-	return c.do(ctx, call{method: http.MethodPut, path: secretPath(name), in: api.SecretRequest{Value: value}})
+// SetSecret keeps a value for the tasks that ask for it by name. Of keys that are
+// held to a project, those of projects may ask for it.
+func (c *Client) SetSecret(ctx context.Context, name, value string, projects ...string) error {
+	return c.do(ctx, call{method: http.MethodPut, path: secretPath(name), in: api.SecretRequest{Value: value, Projects: projects}})
 }
 
 // Secrets lists the names of the secrets, and who put them when.

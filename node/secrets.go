@@ -2,8 +2,10 @@ package node
 
 import (
 	"context"
+	"slices"
 
 	"labmesh"
+	"labmesh/node/httpapi"
 )
 
 // PutSecret keeps a secret, in place of any before it with the same name.
@@ -26,7 +28,7 @@ func (s *service) DropSecret(ctx context.Context, name, by string) error {
 // Secrets are the secrets without their values.
 func (s *service) Secrets(context.Context) (list []labmesh.Secret, err error) {
 	for secret := range s.n.replica.View().Secrets() {
-		list = append(list, labmesh.Secret{Name: secret.Name, By: secret.By, Put: secret.Put})
+		list = append(list, labmesh.Secret{Name: secret.Name, By: secret.By, Put: secret.Put, Projects: secret.Projects})
 	}
 	return list, nil
 }
@@ -41,12 +43,17 @@ func (s *service) hasSecret(ctx context.Context, name string) bool {
 	return ok
 }
 
-// checkSecrets refuses a task that asks for a secret that the mesh does not have.
-func (s *service) checkSecrets(ctx context.Context, specs []labmesh.Spec) error {
+// checkSecrets refuses a task that asks for a secret that the mesh does not have,
+// or that the project of who submits it may not ask for.
+func (s *service) checkSecrets(ctx context.Context, by httpapi.Caller, specs []labmesh.Spec) error {
 	for i := range specs {
 		for _, name := range specs[i].Secrets {
 			if !s.hasSecret(ctx, name) {
 				return labmesh.RefuseField("secrets", "secrets: the mesh has no secret %s: set it with `labmesh secret set %s`", name, name)
+			}
+			secret, ok := s.n.replica.View().Secret(name)
+			if by.Confined() && !(ok && slices.Contains(secret.Projects, by.Project)) {
+				return labmesh.RefuseField("secrets", "secrets: %s is not for project %q: an admin may set it with `labmesh secret set %s --project %s`", name, by.Project, name, by.Project)
 			}
 		}
 	}

@@ -36,7 +36,7 @@ func (s *service) Submit(ctx context.Context, by httpapi.Caller, specs []labmesh
 	if err := s.checkDependencies(ctx, by.Project, specs); err != nil {
 		return nil, err
 	}
-	if err := s.checkSecrets(ctx, specs); err != nil {
+	if err := s.checkSecrets(ctx, by, specs); err != nil {
 		return nil, err
 	}
 	if err := s.needBundles(ctx, specs); err != nil {

@@ -474,7 +474,7 @@ func (v *vault) sealAnew(ctx context.Context, view state.View) error {
 	}
 	for s := range view.Secrets() {
 		put := func(sealed labmesh.Sealed) {
-			cmds = append(cmds, labmesh.PutSecret{Secret: labmesh.Secret{Name: s.Name, By: s.By, Put: s.Put, Sealed: &sealed}})
+			cmds = append(cmds, labmesh.PutSecret{Secret: labmesh.Secret{Name: s.Name, By: s.By, Put: s.Put, Projects: s.Projects, Sealed: &sealed}})
 		}
 		if s.Sealed != nil {
 			again(*s.Sealed, put)

@@ -33,12 +33,16 @@ what you should know of how it is kept is in docs/tasks.md. It takes an admin ke
 
 func newSecretSetCommand(a *app) *cobra.Command {
 	var file string
+	var projects []string
 	cmd := &cobra.Command{
 		Use:   "set NAME",
 		Short: "Set a secret, in place of any by the same name",
 		Long: `Set a secret. Its value is read from stdin, without the line end that it may end in;
 on a terminal it is asked for and not shown. It is never an argument: those are for
-all on the machine to see. With --from-file it is the file as it is.`,
+all on the machine to see. With --from-file it is the file as it is.
+
+Submitters, whose keys are held to a project, may ask for it only where --project
+names theirs; admins and operators always may.`,
 		Example: `  labmesh secret set HF_TOKEN
   pass show lab/token | labmesh secret set LAB_TOKEN
   labmesh secret set SSH_KEY --from-file ~/.ssh/lab_ed25519`,
@@ -66,7 +70,7 @@ all on the machine to see. With --from-file it is the file as it is.`,
 				return err
 			}
 			defer c.Close()
-			if err := c.SetSecret(cmd.Context(), name, value); err != nil {
+			if err := c.SetSecret(cmd.Context(), name, value, projects...); err != nil {
 				return err
 			}
 			a.note("Secret %s is set.", name)
@@ -74,6 +78,7 @@ all on the machine to see. With --from-file it is the file as it is.`,
 		},
 	}
 	cmd.Flags().StringVar(&file, "from-file", "", "read the value from this `FILE`, as it is")
+	cmd.Flags().StringArrayVar(&projects, "project", nil, "let keys of this `PROJECT` ask for it; may be given several times")
 	return cmd
 }
 
@@ -126,9 +131,9 @@ func newSecretListCommand(a *app) *cobra.Command {
 			if a.json {
 				return a.printJSON(api.SecretList{Secrets: list})
 			}
-			t := newTable(a.out, "NAME", "SET", "BY")
+			t := newTable(a.out, "NAME", "SET", "BY", "PROJECTS")
 			for _, s := range list {
-				t.row(s.Name, ago(a.now(), s.Put.Time), s.By)
+				t.row(s.Name, ago(a.now(), s.Put.Time), s.By, strings.Join(s.Projects, ", "))
 			}
 			return t.flush()
 		},

@@ -23,7 +23,10 @@ func (a *API) putSecret(w http.ResponseWriter, r *http.Request, c Caller) error 
 	if err := api.ValidateSecret(name, req.Value); err != nil {
 		return err
 	}
-	if err := a.svc.PutSecret(r.Context(), labmesh.Secret{Name: name, Value: req.Value, By: c.Who()}); err != nil {
+	if err := api.ValidateProjects(req.Projects); err != nil {
+		return err
+	}
+	if err := a.svc.PutSecret(r.Context(), labmesh.Secret{Name: name, Value: req.Value, By: c.Who(), Projects: req.Projects}); err != nil {
 		return err
 	}
 	return a.reply(w, r, api.SecretReply{Name: name, Message: "Secret set"})
@@ -37,7 +40,7 @@ func (a *API) listSecrets(w http.ResponseWriter, r *http.Request, _ Caller) erro
 	}
 	reply := api.SecretList{Secrets: make([]api.Secret, len(list))}
 	for i, s := range list {
-		reply.Secrets[i] = api.Secret{Name: s.Name, By: api.Text(s.By), Put: api.Time{Time: s.Put}}
+		reply.Secrets[i] = api.Secret{Name: s.Name, By: api.Text(s.By), Put: api.Time{Time: s.Put}, Projects: s.Projects}
 	}
 	return a.reply(w, r, reply)
 }

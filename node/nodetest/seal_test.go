@@ -11,6 +11,7 @@ import (
 
 	"labmesh"
 	"labmesh/exec"
+	"labmesh/node/httpapi"
 	"labmesh/node/nodetest"
 	"labmesh/security"
 )
@@ -102,6 +103,36 @@ func TestSecretsAreSealedAndOpenEverywhere(t *testing.T) {
 		runsWith(t, m, leader.Index, g, "second", "w2")
 		if _, ok := ringOf(t, m, 2).Key(id); !ok {
 			t.Errorf("the node that was away has the keys %v, and lacks %s", ringOf(t, m, 2).IDs(), id)
+		}
+	})
+}
+
+// TestASecretIsForTheProjectsThatItNames: a submitter may not have a task of its project print it else.
+func TestASecretIsForTheProjectsThatItNames(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		m := nodetest.Start(t, 1, map[labmesh.Kind]exec.Runner{labmesh.Custom: &nodetest.Runner{}})
+		ctx, svc := t.Context(), m.Nodes[0].Service()
+		if err := svc.PutSecret(ctx, labmesh.Secret{Name: "TOKEN", Value: "v", Projects: []string{"vision"}}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := svc.RotateSeal(ctx, "ada"); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(5 * time.Second) // it is sealed anew, and for the same projects
+		for _, c := range []struct {
+			by httpapi.Caller
+			ok bool
+		}{
+			{httpapi.Caller{ID: "a", Role: labmesh.RoleAdmin}, true},
+			{httpapi.Caller{ID: "o", Role: labmesh.RoleOperator, Project: "speech"}, true},
+			{httpapi.Caller{ID: "v", Role: labmesh.RoleSubmitter, Project: "vision"}, true},
+			{httpapi.Caller{ID: "s", Role: labmesh.RoleSubmitter, Project: "speech"}, false},
+		} {
+			_, err := svc.Submit(ctx, c.by, []labmesh.Spec{{Kind: labmesh.Custom, Config: []byte(`{"name":"x"}`), Secrets: []string{"TOKEN"}}})
+			if (err == nil) != c.ok {
+				t.Errorf("%s of %q: %v", c.by.Role, c.by.Project, err)
+			}
 		}
 	})
 }
