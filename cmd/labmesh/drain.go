@@ -3,10 +3,12 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/spf13/cobra"
 
 	"labmesh"
+	"labmesh/api"
 	"labmesh/client"
 )
 
@@ -62,10 +64,33 @@ knows: change the secrets and keys that were on it.`,
 		RunE: func(cmd *cobra.Command, names []string) error {
 			return a.each(cmd.Context(), names, func(ctx context.Context, c *client.Client, name string) (any, string, error) {
 				reply, err := c.Ban(ctx, name)
+				if err == nil {
+					reply.Message += keysLeft(ctx, c, reply.Node)
+				}
 				return reply, reply.Message, err
 			})
 		},
 	}
+}
+
+// keysLeft names the keys that a machine keeps for the person at it: they open as
+// before when its node is banned. It is "" where there is none, or nobody can say.
+func keysLeft(ctx context.Context, c *client.Client, node labmesh.NodeID) (left string) {
+	workers, err := c.Workers(ctx)
+	at := slices.IndexFunc(workers, func(w api.WorkerSummary) bool { return w.Node == node })
+	if err != nil || at < 0 {
+		return ""
+	}
+	keys, err := c.Keys(ctx)
+	if err != nil {
+		return ""
+	}
+	for _, k := range keys {
+		if string(k.Name) == "admin@"+workers[at].Hostname && k.Revoked.IsZero() {
+			left += "; the key of that machine still opens: labmesh key revoke " + k.ID
+		}
+	}
+	return left
 }
 
 // each does something to each of ids in turn, and says how that went. It stops

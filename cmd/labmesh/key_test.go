@@ -88,3 +88,25 @@ func TestKeyCommands(t *testing.T) {
 		t.Errorf("the token was for %s", worker)
 	}
 }
+
+func TestABanNamesTheKeyThatIsLeft(t *testing.T) {
+	t.Parallel()
+	n := newFakeNode(t)
+	n.override = func(w http.ResponseWriter, r *http.Request) bool {
+		switch r.Method + " " + r.URL.Path {
+		case "POST /api/nodes/w-rig/ban":
+			answer(w, 200, api.BanReply{Node: "n-rig", Message: "Node banned"})
+		case "GET /api/workers":
+			answer(w, 200, api.WorkerList{Workers: []api.WorkerSummary{{ID: "w-1", Node: "n-1", Hostname: "one"}, {ID: "w-rig", Node: "n-rig", Hostname: "rig"}}})
+		case "GET /api/keys":
+			answer(w, 200, api.KeyList{Keys: []api.Key{{ID: "k1", Name: "admin@one"}, {ID: "k2", Name: "admin@rig"}, {ID: "k3", Name: "admin@rig", Revoked: api.Time{Time: time.Unix(1, 0)}}}})
+		default:
+			return false
+		}
+		return true
+	}
+	r := n.with(t, t.Context(), "", nil, "ban", "w-rig")
+	if r.code != 0 || !strings.Contains(r.stdout, "key revoke k2") || strings.Contains(r.stdout, "k1") || strings.Contains(r.stdout, "k3") {
+		t.Errorf("%+v", r)
+	}
+}

@@ -38,13 +38,17 @@ type Sim struct {
 	keys  map[int]crypto.PrivKey
 	moves map[int]int     // how often a host has moved
 	cut   map[string]bool // by IP
+	lines map[line]int    // how many one-way cuts hold each
 }
+
+// line is what one IP sends to another.
+type line struct{ from, to string }
 
 // NewSim starts a network without hosts. The test's cleanup ends it, after that
 // of all hosts started later.
 func NewSim(t testing.TB) *Sim {
 	t.Helper()
-	s := &Sim{keys: map[int]crypto.PrivKey{}, moves: map[int]int{}, cut: map[string]bool{}}
+	s := &Sim{keys: map[int]crypto.PrivKey{}, moves: map[int]int{}, cut: map[string]bool{}, lines: map[line]int{}}
 	s.net = &simnet.Simnet{LatencyFunc: s.latency, Logger: slog.New(slog.DiscardHandler)}
 	s.net.Start()
 	t.Cleanup(s.net.Close)
@@ -55,7 +59,8 @@ func NewSim(t testing.TB) *Sim {
 func (s *Sim) latency(p *simnet.Packet) time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.cut[hostOf(p.From)] != s.cut[hostOf(p.To)] {
+	from, to := hostOf(p.From), hostOf(p.To)
+	if s.cut[from] != s.cut[to] || s.lines[line{from, to}] > 0 {
 		return simNever
 	}
 	return simLatency
@@ -85,6 +90,31 @@ func (s *Sim) set(cut bool, hosts []int) {
 	defer s.mu.Unlock()
 	for _, i := range hosts {
 		s.cut[s.ip(i)] = cut
+	}
+}
+
+// CutLine loses what the hosts in from send to those in to, and nothing that comes back, until heal is called.
+// Two of them, one for each way, between all but one host make that one a bridge.
+func (s *Sim) CutLine(from, to []int) (heal func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var cut []line
+	for _, f := range from {
+		for _, t := range to {
+			if f != t {
+				cut = append(cut, line{s.ip(f), s.ip(t)})
+			}
+		}
+	}
+	for _, l := range cut {
+		s.lines[l]++
+	}
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		for _, l := range cut {
+			s.lines[l]--
+		}
 	}
 }
 

@@ -193,6 +193,13 @@ class Protocol(WorkerTest):
         await self.mesh.next()
         self.assertEqual(len(self.mesh.registers), 2)
 
+    async def test_a_cancel_of_what_does_not_run_is_answered_at_once(self) -> None:
+        await self.serve(heartbeat_seconds=60)
+        connection = await self.mesh.next()
+        await connection.expect("heartbeat")
+        await connection.send(type="cancel_task", task_id="over", reason="migration")
+        await connection.expect("heartbeat", lambda b: "task_status" not in b)
+
     async def test_nonsense_from_a_node_does_no_harm(self) -> None:
         await self.serve()
         for frame in ("{", "[]", "5", SAID_NO, "\ud800".encode("utf-8", "surrogatepass")):

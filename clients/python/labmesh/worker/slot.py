@@ -109,9 +109,10 @@ class Slot:
             log.info("task %s is cancelled: %s", task_id, why)
             self.stopped = task_id
             self._stop()
-        elif self.results.pop(task_id, None) is not None:
+            return
+        if self.results.pop(task_id, None) is not None:
             log.info("the result of task %s is not wanted any more: %s", task_id, why)
-            self._changed(True)
+        self._changed(True)  # a node may wait to hear that it does not run
 
     def arrived(self, task_id: str) -> None:
         """The mesh has the result of a task."""
