@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -169,6 +170,11 @@ func equipWorker(ctx context.Context, a *app, dir string, cfg *attach.Config) (c
 	}
 	cfg.Dir = filepath.Join(dir, "attempts")
 	cfg.Capabilities = probe.Probe(ctx, probe.Config{Dir: dir, GPUChild: probe.Child(self, internalCommand, gpuCommand)})
+	found := finder.Ask(ctx) // benchmarks go to workers with the engine that they ask for
+	if cfg.Capabilities.Tools == nil {
+		cfg.Capabilities.Tools = map[string]string{}
+	}
+	maps.Copy(cfg.Capabilities.Tools, engines.Tools(found))
 	return func() error { return errors.Join(machine.Close(), host.Close()) }, nil
 }
 
