@@ -156,7 +156,7 @@ func (g *gate) Admit(ctx context.Context, req mesh.JoinRequest) (mesh.JoinReply,
 	}
 	member, _ := replica.View().Member(req.Node)
 	verdict := joinWords{Replicas: (*Node)(g).replicas()}
-	verdict.Leaf = wish.Leaf || g.full(member, verdict.Replicas)
+	verdict.Leaf = wish.Leaf || member.Role == labmesh.RoleWorker || g.full(member, verdict.Replicas)
 	words, err := json.Marshal(verdict)
 	if err != nil {
 		return mesh.JoinReply{}, err

@@ -31,13 +31,30 @@ func (m *members) follow(r *consensus.Replica) { m.replica.Store(r) }
 
 // admit says whether a node may speak a protocol with this one. Before the log
 // has spoken, those trusted since the last start are let in by the mesh room.
-func (m *members) admit(node labmesh.NodeID, _ string) bool {
+func (m *members) admit(node labmesh.NodeID, protocol string) bool {
 	r := m.replica.Load()
 	if r == nil {
 		return m.id().Leaf && slices.ContainsFunc(m.id().Members, func(k labmesh.Member) bool { return k.Node == node && !k.Banned })
 	}
 	member, ok := r.View().Member(node)
-	return ok && !member.Banned
+	return ok && !member.Banned && (maySpeak(member.Role, protocol) || holdsLog(r, node))
+}
+
+// forReplicas are the protocols of those that hold the log: who speaks them sees or
+// decides what is everybody's. What a leaf says comes over leafProtocol, where each command is looked at,
+// and over httpProtocol, with a key.
+var forReplicas = map[string]bool{raftProtocol: true, forwardProtocol: true, ledgerProtocol: true, sealProtocol: true}
+
+// maySpeak reports whether a member with a role may speak a protocol with a node that holds the log.
+func maySpeak(role labmesh.Role, protocol string) bool {
+	return role == labmesh.RoleNode || role == labmesh.RoleWorker && !forReplicas[protocol]
+}
+
+// holdsLog reports whether a node has a copy of the log: one with the role worker that
+// joined before such nodes became leaves has, and goes on until it is banned.
+func holdsLog(r *consensus.Replica, node labmesh.NodeID) bool {
+	s := r.Status()
+	return slices.Contains(s.Learners, node) || slices.Contains(s.Voters, node)
 }
 
 // keep are the members to keep connected to: all, or for a leaf those that hold the log. Whoever else is

@@ -73,6 +73,7 @@ type API struct {
 	svc     Service
 	log     *slog.Logger
 	auditor Auditor
+	wrong   wrongKeys
 	limits  Limits
 	hosts   hostGuard
 	extra   http.Handler
@@ -158,6 +159,10 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		a.fail(sw, r, labmesh.Refuse(labmesh.Denied, "the Host %.100q is not allowed here; reach this node by localhost, or allow the host", r.Host))
 		return
 	}
+	if !sameOrigin(r) {
+		a.fail(sw, r, labmesh.Refuse(labmesh.Denied, "a page of %.100q may not do this here", r.Header.Get("Origin")))
+		return
+	}
 	m, pattern := a.find(r)
 	if m == nil && a.extra != nil && !strings.HasPrefix(r.URL.Path, "/api/") {
 		name = "extra"
@@ -189,6 +194,11 @@ func (a *API) answer(w *statusWriter, r *http.Request, m methods, rt *route) {
 	if rt == nil || rt.may != open {
 		var err error
 		if caller, err = a.authenticate(r); err != nil {
+			if labmesh.ReasonOf(err) == labmesh.Denied {
+				if limited := a.wrong.take(r.RemoteAddr, time.Now()); limited != nil {
+					err = limited
+				}
+			}
 			a.failAuth(w, r, err)
 			return
 		}

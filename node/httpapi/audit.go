@@ -58,7 +58,7 @@ func audited(r *http.Request) (*http.Request, *done) {
 // audit records a request that changed something or wanted to, or that was refused
 // for who sent it.
 func (a *API) audit(r *http.Request, status int, rt *route, d *done) {
-	refused := status == http.StatusUnauthorized || status == http.StatusForbidden
+	refused := status == http.StatusUnauthorized || status == http.StatusForbidden || status == http.StatusTooManyRequests && d.caller.ID == ""
 	if a.auditor == nil || !refused && (rt == nil || rt.reads()) {
 		return
 	}
