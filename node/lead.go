@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -278,7 +279,7 @@ func (l *leader) membership() (consensus.MembershipInput, error) {
 		if _, ok := l.since[node]; !ok {
 			l.since[node] = h.At
 		}
-		in.Leaves[node] = h.Advert.Leaf
+		in.Leaves[node] = h.Advert.Leaf || l.onlyWorks(node, in.Servers)
 		p, ok := progress[node]
 		last := h.At
 		if p.Answered.After(last) {
@@ -287,4 +288,10 @@ func (l *leader) membership() (consensus.MembershipInput, error) {
 		in.Heard[node] = consensus.Heard{Since: l.since[node], Last: last, CaughtUp: ok && p.Match+consensus.CaughtUpEntries >= newest}
 	}
 	return in, nil
+}
+
+// onlyWorks reports whether a node came in as a worker and holds no log: it gets none, whatever it says of itself.
+func (l *leader) onlyWorks(node labmesh.NodeID, replicas []consensus.Server) bool {
+	m, ok := l.replica.View().Member(node)
+	return ok && m.Role == labmesh.RoleWorker && !slices.ContainsFunc(replicas, func(s consensus.Server) bool { return s.ID == node })
 }
