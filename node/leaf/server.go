@@ -343,21 +343,24 @@ func (sp *speaker) propose(ctx context.Context, lines []byte) (labmesh.Receipt, 
 // allowed refuses what a leaf has no business to say: what it submits or asks for
 // goes through the HTTP API, with a key.
 func (sp *speaker) allowed(cmds []labmesh.Command) error {
+	w, there := sp.server.Replica.View().Worker(sp.hello.Worker)
+	foreign := there && w.Node != sp.leaf // it says that it is a worker of another node
+	own := func(id labmesh.WorkerID) bool { return id == sp.hello.Worker && !foreign }
 	for _, c := range cmds {
 		ok := false
 		switch c := c.(type) {
 		case labmesh.StartTask:
-			ok = c.Worker == sp.hello.Worker
+			ok = own(c.Worker)
 		case labmesh.FinishTask:
-			ok = c.Worker == sp.hello.Worker
+			ok = own(c.Worker)
 		case labmesh.RecordTests:
-			ok = c.Worker == sp.hello.Worker
+			ok = own(c.Worker)
 		case labmesh.RecordBench:
-			ok = c.Worker == sp.hello.Worker
-		case labmesh.PutWorker:
-			ok = c.Worker.ID == sp.hello.Worker && c.Worker.Node == sp.leaf
+			ok = own(c.Worker)
+		case labmesh.PutWorker: // a machine that comes anew may take up its worker, once that is lost
+			ok = c.Worker.ID == sp.hello.Worker && c.Worker.Node == sp.leaf && (!foreign || w.Status == labmesh.WorkerOffline)
 		case labmesh.LoseWorker:
-			ok = c.ID == sp.hello.Worker
+			ok = own(c.ID)
 		case labmesh.PutKey:
 			m, known := sp.server.Replica.View().Member(sp.leaf)
 			ok = known && m.Role == labmesh.RoleNode
