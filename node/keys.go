@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
 	"sync"
 	"time"
 
@@ -48,6 +49,31 @@ func (s *service) callerOf(k *labmesh.Key, now time.Time) (httpapi.Caller, error
 	}
 	s.uses.note(k, now)
 	return httpapi.Caller{ID: k.ID, Name: k.Name, Role: k.Role, Project: k.Project, RequireSigned: k.RequireSigned}, nil
+}
+
+// VerifySigned proves the signature of a request.
+func (s *service) VerifySigned(c httpapi.Caller, header, method, uri string, body [sha256.Size]byte) error {
+	return s.proven(c.ID, func(secret string, now time.Time) (security.Signature, error) {
+		return security.VerifyRequest(c.ID, secret, header, method, uri, body, now)
+	})
+}
+
+// proven has a signature verified by the secret of a key, and takes it once.
+func (s *service) proven(key string, verify func(secret string, now time.Time) (security.Signature, error)) error {
+	k, ok := s.n.replica.View().Key(key)
+	if !ok || k.Signing == nil {
+		return labmesh.Refuse(labmesh.Denied, "key %s has no secret for signatures", key)
+	}
+	secret, err := s.n.vault.Open(*k.Signing)
+	if err != nil {
+		return err
+	}
+	now := time.Now()
+	signature, err := verify(string(secret), now)
+	if err != nil {
+		return err
+	}
+	return s.replays.Take(signature, now)
 }
 
 // keyUses are uses of keys that the mesh has not heard of yet.

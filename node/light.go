@@ -19,7 +19,7 @@ const lightLevel = 4
 // newGateway makes the door for light workers of a node that has the log.
 func newGateway(n *Node) *gateway.Gateway {
 	return gateway.New(gateway.Config{
-		Node: n.host.ID(), Mesh: lightMesh{n.replica, n.host.ID(), n.service}, Guard: lightGuard{n.service, security.NewReplays(time.Now())}, NewID: newID, Logger: n.cfg.Logger,
+		Node: n.host.ID(), Mesh: lightMesh{n.replica, n.host.ID(), n.service}, Guard: lightGuard{n.service}, NewID: newID, Logger: n.cfg.Logger,
 	})
 }
 
@@ -103,10 +103,7 @@ func (s *service) hearLight(heard map[labmesh.WorkerID]word) {
 }
 
 // lightGuard says which keys light workers may bear.
-type lightGuard struct {
-	service *service
-	replays *security.Replays
-}
+type lightGuard struct{ service *service }
 
 var _ gateway.Guard = lightGuard{}
 
@@ -150,18 +147,7 @@ func (g lightGuard) Mint(ctx context.Context, c gateway.Caller, worker labmesh.W
 
 // Verify proves that a message was signed by the secret of the caller's key, not long ago, and not before.
 func (g lightGuard) Verify(c gateway.Caller, message []byte) error {
-	k, ok := g.service.n.replica.View().Key(c.Key)
-	if !ok || k.Signing == nil {
-		return labmesh.Refuse(labmesh.Denied, "key %s has no secret for signatures", c.Key)
-	}
-	secret, err := g.service.n.vault.Open(*k.Signing)
-	if err != nil {
-		return err
-	}
-	now := time.Now()
-	signature, err := security.VerifyMessage(c.Key, string(secret), message, now)
-	if err != nil {
-		return err
-	}
-	return g.replays.Take(signature, now)
+	return g.service.proven(c.Key, func(secret string, now time.Time) (security.Signature, error) {
+		return security.VerifyMessage(c.Key, secret, message, now)
+	})
 }

@@ -12,6 +12,7 @@ import (
 
 	"labmesh"
 	"labmesh/node/httpapi"
+	"labmesh/security"
 	"labmesh/state"
 	"labmesh/store"
 )
@@ -22,12 +23,14 @@ type service struct {
 	fresh  *rate.Limiter
 	uses   keyUses
 	opened openedKeys
+	// replays remembers the signatures of messages and requests that were taken.
+	replays *security.Replays
 }
 
 var _ httpapi.Service = (*service)(nil)
 
 func newService(n *Node) *service {
-	return &service{n: n, fresh: rate.NewLimiter(freshenRate, freshenBurst)}
+	return &service{n: n, fresh: rate.NewLimiter(freshenRate, freshenBurst), replays: security.NewReplays(time.Now())}
 }
 
 // Task is a task from the view, or from the ledger when it ended long ago.

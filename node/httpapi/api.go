@@ -222,6 +222,12 @@ func (a *API) answer(w *statusWriter, r *http.Request, m methods, rt *route) {
 		return
 	}
 	rt.patience(w, a.limits.Request)
+	if caller.RequireSigned {
+		if err := a.proveSigned(w, r, caller); err != nil {
+			a.fail(w, r, err)
+			return
+		}
+	}
 	a.mux.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), callKey{}, call{a, rt, caller})))
 }
 

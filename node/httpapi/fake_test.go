@@ -3,6 +3,7 @@ package httpapi
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -67,6 +68,13 @@ func newFake() *fake {
 }
 
 var noon = time.Date(2026, 5, 6, 12, 0, 0, 123456789, time.FixedZone("east", 3600))
+
+func (f *fake) VerifySigned(_ Caller, header, method, uri string, body [sha256.Size]byte) error {
+	if header != fmt.Sprintf("%s %s %x", method, uri, body[:4]) {
+		return labmesh.Refuse(labmesh.Denied, "the signature is wrong")
+	}
+	return nil
+}
 
 func (f *fake) Authenticate(key string) (Caller, error) {
 	c, ok := callers[key]

@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"context"
+	"crypto/sha256"
 	"io"
 	"time"
 
@@ -26,6 +27,9 @@ type Keys interface {
 	// refusal with reason Denied. Its message is shown, so it says nothing to who
 	// has not proven to hold the credential.
 	Authenticate(credential string) (Caller, error)
+	// VerifySigned proves that a request was signed by the secret of the caller's key, not long
+	// ago, and not before. uri is its path and query, body the SHA-256 of its body.
+	VerifySigned(c Caller, header, method, uri string, body [sha256.Size]byte) error
 	// CreateKey makes an API key. The first result is the key, which nobody is shown again.
 	CreateKey(ctx context.Context, by Caller, r KeyRequest) (string, labmesh.Key, error)
 	// ListKeys are all keys that are remembered, by id.

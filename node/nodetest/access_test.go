@@ -3,6 +3,7 @@ package nodetest_test
 import (
 	"bufio"
 	"context"
+	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
 	"maps"
@@ -209,4 +210,49 @@ func decoded(t *testing.T, s string) string {
 		t.Fatal(err)
 	}
 	return string(data)
+}
+
+// TestAKeyThatDemandsSignatures opens nothing to a request that it has not signed, nor twice to one that it has.
+func TestAKeyThatDemandsSignatures(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		m := nodetest.Start(t, 1, nil)
+		n := m.Nodes[0]
+		time.Sleep(time.Second)
+		key, _, err := n.Service().CreateKey(t.Context(), httpapi.Caller{ID: "ada", Role: labmesh.RoleAdmin},
+			httpapi.KeyRequest{Name: "hook", Role: labmesh.RoleSubmitter, Project: "vision", RequireSigned: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		const body = `{"type":"custom","config":{"name":"/bin/true"}}`
+		ask := func(signature, sent string) int {
+			r := httptest.NewRequest("POST", "/api/tasks?x=1", strings.NewReader(sent))
+			r.Host = "localhost"
+			r.Header.Set("X-API-Key", key)
+			if signature != "" {
+				r.Header.Set(security.SignatureHeader, signature)
+			}
+			w := httptest.NewRecorder()
+			n.Handler().ServeHTTP(w, r)
+			return w.Code
+		}
+		sign := func(secret, sent, nonce string) string {
+			return security.SignRequest(secret, "POST", "/api/tasks?x=1", sha256.Sum256([]byte(sent)), time.Now(), nonce)
+		}
+		good := sign(key, body, "nonce-number-one")
+		for _, c := range []struct {
+			what, signature, sent string
+			code                  int
+		}{
+			{"not signed", "", body, 403},
+			{"signed by another", sign("another", body, "nonce-number-two"), body, 403},
+			{"another body", sign(key, "{}", "nonce-number-three"), body, 403},
+			{"good", good, body, 200},
+			{"sent again", good, body, 403},
+		} {
+			if got := ask(c.signature, c.sent); got != c.code {
+				t.Errorf("%s: %d, want %d", c.what, got, c.code)
+			}
+		}
+	})
 }
