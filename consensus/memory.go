@@ -13,14 +13,14 @@ import (
 // may take time, and is lost when the power goes before it is over.
 type Memory struct {
 	log   entryStore
-	snaps *raft.InmemSnapshotStore
+	snaps *memorySnapshots
 	disk  *memoryDisk
 }
 
 // NewMemory is an empty Memory.
 func NewMemory() *Memory {
 	d := &memoryDisk{entryStore: raft.NewInmemStore(), writing: make(chan struct{}, 1)}
-	return &Memory{log: d, snaps: raft.NewInmemSnapshotStore(), disk: d}
+	return &Memory{log: d, snaps: &memorySnapshots{disk: d, newest: new(memorySnapshot)}, disk: d}
 }
 
 // SyncTakes sets how long it takes until what is written outlives a power cut.
@@ -60,7 +60,7 @@ func (m *Memory) Reboot() *Memory {
 	m.disk.mu.Lock()
 	defer m.disk.mu.Unlock()
 	d := &memoryDisk{entryStore: m.disk.entryStore, writing: make(chan struct{}, 1), sync: m.disk.sync, early: m.disk.early}
-	return &Memory{log: d, snaps: m.snaps, disk: d}
+	return &Memory{log: d, snaps: &memorySnapshots{disk: d, newest: m.snaps.newest}, disk: d}
 }
 
 // errPowerOff is what a write meets that the power cut has overtaken.
