@@ -79,6 +79,9 @@ func (w *Worker) perform(ctx context.Context, t labmesh.Task, r *run) (o labmesh
 	}
 	rec := &recorder{w: w, k: keyOf(&t)}
 	a := Attempt{Task: t, Number: t.Attempt, Worker: w.cfg.Worker, Dir: attemptDir(w.cfg.Dir, keyOf(&t)), Output: r.output, Record: rec.cases, RecordRows: rec.rows, programs: new(atomic.Int64)}
+	if w.cfg.Lease != nil {
+		a.Outlasts = r.outlasts
+	}
 	if o, failed := w.entrust(&a); failed {
 		if r.resumed {
 			w.cfg.Programs.Drop(keyOf(&t).name()) // what it still prints could not be hidden

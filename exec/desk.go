@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync/atomic"
+	"time"
 
 	"labmesh"
 	"labmesh/exec/output"
@@ -32,6 +33,8 @@ type Attempt struct {
 	Worker labmesh.WorkerID
 	Dir    string         // its own directory: there, empty, and swept when it is old
 	Output *output.Output // takes what the attempt prints; it never blocks and never refuses
+	// Outlasts is how long it goes on after the worker's lease was renewed last; 0 where the worker has none.
+	Outlasts time.Duration
 
 	// Secrets are variables of its environment, by their names. Their values are in no log,
 	// result, test case or row: what is handed in through Output, Record, RecordRows and the outcome is rid of them.

@@ -212,6 +212,7 @@ type tether struct {
 	streams consensus.Streams
 	leads   *atomic.Pointer[leases]
 	uptime  func() time.Duration // on a clock that nobody sets, and that goes on while the machine sleeps
+	tell    func(time.Duration)  // hears of each renewal, to end programs if this process cannot; may be nil
 	wanted  chan struct{}
 
 	mu    sync.Mutex
@@ -241,6 +242,12 @@ func newTether(n *Node) *tether {
 		t.uptime = uptime
 	}
 	t.acked = t.uptime()
+	if p := n.processes; p != nil {
+		t.tell = p.Renewed
+		if was := p.WasRenewed(); was > 0 {
+			t.acked = min(t.acked, was)
+		}
+	}
 	return t
 }
 
@@ -307,6 +314,9 @@ func (t *tether) count(w *exec.Worker, sent time.Duration) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.acked = max(t.acked, sent)
+	if t.tell != nil {
+		t.tell(t.acked)
+	}
 }
 
 // see waits for the desk to catch up with an answer, for as long as there is until the next word. Then the worker
@@ -327,7 +337,7 @@ func (t *tether) see(ctx context.Context, w *exec.Worker, a answered) {
 	w.InTouch()
 }
 
-// fence stops what must not go on. What an earlier life of the node left has a lease from the start of this one.
+// fence stops what must not go on. What an earlier life of the node left has the lease of that.
 func (t *tether) fence(w *exec.Worker) {
 	t.mu.Lock()
 	silent := t.uptime() - t.acked

@@ -38,6 +38,8 @@ type Client struct {
 	cfg   Config
 	known []Program // what an earlier life left
 	old   []*os.File
+	lease *leasePage
+	left  time.Duration // when an earlier life renewed its lease
 
 	next    sync.Mutex // held while a keeper is started
 	mu      sync.Mutex
@@ -65,18 +67,20 @@ var ErrLost = errors.New("the process that keeps programs running is gone")
 // starts none: the first Spawn does.
 func Open(ctx context.Context, cfg Config) (*Client, error) {
 	c := &Client{cfg: cfg, id: uint64(rand.Uint32()) << 32, waits: make(map[uint64]chan Exit), early: make(map[uint64]Exit), claims: make(map[uint64]chan claimed)}
-	lock, err := tryLock(cfg.Dir)
-	if err != nil {
+	var err error
+	if c.lease, err = newLeasePage(); err != nil {
 		return nil, err
 	}
-	if lock == nil { // one lives
-		err := c.meet()
-		if err == nil {
+	lock, err := tryLock(cfg.Dir)
+	if err == nil && lock == nil { // one lives
+		if err = c.meet(); err == nil {
 			return c, nil
 		}
-		if lock, err = c.outlive(ctx, err); err != nil {
-			return nil, err
-		}
+		lock, err = c.outlive(ctx, err)
+	}
+	if err != nil {
+		c.lease.close()
+		return nil, err
 	}
 	defer lock.Close()
 	c.known = readEnded(cfg.Dir)
@@ -146,7 +150,7 @@ func (c *Client) meet() error {
 			_ = conn.send(&message{kind: kindQuit})
 			err = fmt.Errorf("it speaks version %d of the protocol, not %d", m.version, version)
 		case m.kind == kindKnown:
-			c.known, last = append(c.known, m.programs...), m.last
+			c.known, last, c.left = append(c.known, m.programs...), m.last, m.renewed
 		case m.kind == kindExits:
 			for _, x := range m.exits {
 				c.early[x.ID] = x
@@ -163,6 +167,19 @@ func (c *Client) meet() error {
 	return nil
 }
 
+// Renewed says that the mesh has answered what this agent sent then, on CLOCK_BOOTTIME: programs
+// that may not go on without it have their time from there.
+func (c *Client) Renewed(at time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.closed {
+		c.lease.write(at)
+	}
+}
+
+// WasRenewed is when an earlier life renewed its lease last; 0 where the keeper knows of none.
+func (c *Client) WasRenewed() time.Duration { return c.left }
+
 // Buffers are what earlier lives gave the keeper to hold, oldest first. They are
 // the caller's to close.
 func (c *Client) Buffers() []*os.File { return c.old }
@@ -173,6 +190,7 @@ func (c *Client) take(conn *conn) {
 	defer c.mu.Unlock()
 	c.conn = conn
 	c.readers.Go(func() { c.read(conn) })
+	_ = conn.send(&message{kind: kindLease}, int(c.lease.file.Fd())) // as with the buffers
 	if c.cfg.Buffers != nil {
 		_ = conn.send(&message{kind: kindBuffers}, int(c.cfg.Buffers.Fd())) // without a keeper it is of no use
 	}
@@ -526,6 +544,9 @@ func (c *Client) leave(quit bool) (proc *os.Process, lived bool) {
 	proc, conn := c.proc, c.conn
 	if c.timer != nil {
 		c.timer.Stop()
+	}
+	if !c.closed {
+		c.lease.close()
 	}
 	c.closed, c.proc, c.conn = true, nil, nil
 	c.mu.Unlock()

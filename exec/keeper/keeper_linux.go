@@ -26,6 +26,7 @@ const (
 
 const (
 	endWait   = 5 * time.Second // for what was killed to be gone
+	stayEvery = time.Second     // between looks whether anything still runs for which to stay without an agent
 	gcPercent = 50
 
 	// timerSlack is Linux's default, in nanoseconds, which programs are to have: the
@@ -54,17 +55,20 @@ type keeper struct {
 	ending   bool
 	spools   int
 	buffers  []int // of agents, oldest first; only serve touches them
+	fence    fence
 }
 
 // program is one that an agent asked for.
 type program struct {
 	Program
-	pid     int
-	began   time.Time
-	pipes   [2]int // that we can read; -1 once there is nothing more to read
-	drain   *drain // reads the pipes while no agent does
-	reaping bool   // it has ended, and its process id is no longer its own
-	dropped bool   // its attempt was forgotten while it ran
+	pid      int
+	began    time.Time
+	outlasts time.Duration // how long it goes on without word from the mesh; 0: as the agent's own, for the window
+	mark     string        // in the environment of its processes
+	pipes    [2]int        // that we can read; -1 once there is nothing more to read
+	drain    *drain        // reads the pipes while no agent does
+	reaping  bool          // it has ended, and its process id is no longer its own
+	dropped  bool          // its attempt was forgotten while it ran
 }
 
 // Main is the whole of the keeper's process: it serves the agents of dir until
@@ -121,6 +125,9 @@ func run(dir string, window time.Duration) error {
 	}
 	k := &keeper{dir: dir, window: window, listener: listenFD, null: null, programs: make(map[uint64]*program), pids: make(map[int]*program), attempts: make(map[string][]*program)}
 	k.started = sync.NewCond(&k.mu)
+	if k.fence, err = openFence(); err != nil {
+		return err
+	}
 	var own unix.Rusage
 	if unix.Getrusage(unix.RUSAGE_SELF, &own) == nil {
 		k.own = own.Maxrss
@@ -133,6 +140,7 @@ func run(dir string, window time.Duration) error {
 		os.Exit(0)
 	}()
 	go k.reap()
+	go k.guard()
 	k.run()
 	k.end()
 	return nil
@@ -181,12 +189,16 @@ func (k *keeper) run() {
 	}
 }
 
-// wanted waits for an agent.
+// wanted waits for an agent: for the window, and longer while anything runs that may go on.
 func (k *keeper) wanted(window time.Duration) bool {
 	for deadline := time.Now().Add(window); ; {
 		left := time.Until(deadline)
 		if left <= 0 {
-			return false
+			if !k.staying() {
+				return false
+			}
+			left = stayEvery
+			deadline = time.Now().Add(left)
 		}
 		fds := []unix.PollFd{{Fd: int32(k.listener), Events: unix.POLLIN}}
 		n, err := unix.Poll(fds, int(min(left.Milliseconds()+1, math.MaxInt32)))
@@ -237,6 +249,8 @@ func (k *keeper) serve(c *conn) (quit bool) {
 			k.claim(c, m.id)
 		case kindTidy:
 			k.tidy(&m.tidy)
+		case kindLease:
+			k.share(files)
 		case kindBuffers:
 			k.buffers = append(k.buffers, files...)
 			if over := len(k.buffers) - buffersMax; over > 0 {
@@ -268,10 +282,11 @@ func (k *keeper) tell(c *conn) {
 			k.remove(p)
 		}
 	}
+	heard := k.heard()
 	k.mu.Unlock()
 	for {
 		n := min(len(all), knownMax)
-		m := message{kind: kindKnown, version: version, last: n == len(all), programs: all[:n]}
+		m := message{kind: kindKnown, version: version, last: n == len(all), renewed: heard, programs: all[:n]}
 		var files []int
 		if m.last {
 			files = k.buffers

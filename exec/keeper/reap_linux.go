@@ -107,19 +107,20 @@ func (k *keeper) clear() {
 	alone := k.living == 0
 	k.mu.Unlock()
 	if alone {
-		_ = killChildren(os.Getpid())
+		_ = killChildren(os.Getpid(), nil)
 	}
 }
 
 // killBelow kills all that descends from pid, until nothing does or ctx ends.
 func killBelow(ctx context.Context, pid int) {
-	for n := killChildren(pid); n > 0 && ctx.Err() == nil; n = killChildren(pid) {
+	for n := killChildren(pid, nil); n > 0 && ctx.Err() == nil; n = killChildren(pid, nil) {
 		time.Sleep(time.Millisecond)
 	}
 }
 
-// killChildren kills, once, whoever descends from pid. It returns how many there were.
-func killChildren(pid int) (n int) {
+// killChildren kills, once, whoever descends from pid, and of those only whom that says, if it is not
+// nil. It returns how many there were.
+func killChildren(pid int, whom func(id int, parents map[int]int) bool) (n int) {
 	parents := make(map[int]int)
 	dir, err := os.Open("/proc")
 	if err != nil {
@@ -135,7 +136,7 @@ func killChildren(pid int) (n int) {
 		}
 	}
 	for id := range parents {
-		if id == pid || !descends(id, pid, parents) {
+		if id == pid || !descends(id, pid, parents) || whom != nil && !whom(id, parents) {
 			continue
 		}
 		n++

@@ -30,8 +30,11 @@ func (k *keeper) spawn(s *Spawn, files []int) *Exit {
 		closeAll(files)
 		return &Exit{ID: s.ID, Errno: int(unix.EBADF)}
 	}
-	p := &program{Program: Program{ID: s.ID, Attempt: strings.Clone(s.Attempt), Ordinal: s.Ordinal, Sum: s.Sum, Meta: strings.Clone(s.Meta)}, began: time.Now(), pipes: [2]int{files[2], files[3]}}
+	p := &program{Program: Program{ID: s.ID, Attempt: strings.Clone(s.Attempt), Ordinal: s.Ordinal, Sum: s.Sum, Meta: strings.Clone(s.Meta)}, began: time.Now(), outlasts: s.Outlasts, pipes: [2]int{files[2], files[3]}}
 	p.Exit.ID = s.ID
+	if n := len(s.Env); n > 0 {
+		p.mark = strings.Clone(s.Env[n-1])
+	}
 	stdin := k.null
 	if s.Stdin {
 		stdin = files[want-1]
@@ -49,6 +52,7 @@ func (k *keeper) spawn(s *Spawn, files []int) *Exit {
 		k.programs[p.ID], k.pids[pid] = p, p
 		k.attempts[p.Attempt] = append(k.attempts[p.Attempt], p)
 		k.living++
+		k.watch(p)
 		k.mu.Unlock()
 		k.started.Signal()
 	}

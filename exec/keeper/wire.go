@@ -10,7 +10,7 @@ import (
 
 // version is of the protocol. An agent that meets a keeper of another version
 // has it end.
-const version = 2
+const version = 3
 
 // The files of a keeper in its directory begin with one of these.
 const (
@@ -43,8 +43,9 @@ const (
 	kindClaim                   // id
 	kindTidy                    // tidy
 	kindBuffers                 // a file that is kept for the agent's next lives
+	kindLease                   // a file: see leasePage
 
-	kindKnown   // version, whether it is the last, programs; files: with the last, the buffers of earlier lives
+	kindKnown   // version, whether it is the last, when the lease was renewed, programs; files: with the last, the buffers of earlier lives
 	kindExits   // exits
 	kindClaimed // program; files: the two pipes, unless it is said to have none
 )
@@ -65,14 +66,17 @@ type Spawn struct {
 
 	Path    string
 	Args    []string
-	Env     []string
+	Env     []string // the last of it marks the program's processes
 	Dir     string
 	Nice    int      // for its process group
 	Umask   int      // -1 leaves the keeper's
 	Rlimits []Rlimit // set as soon as it has started
-	V1Base  []string // files of version 1 cgroups, to which the starting thread writes "0" once: it stays there
-	V1Tasks []string // files of version 1 cgroups, to which the starting thread writes "0" before the start
-	V1Back  []string // the same of where it writes it afterwards
+	// Outlasts is how long after the newest renewal of the agent's lease it may go on (see [Client.Renewed]),
+	// whether the agent lives or not. 0 has it go on for the window after the agent is gone.
+	Outlasts time.Duration
+	V1Base   []string // files of version 1 cgroups, to which the starting thread writes "0" once: it stays there
+	V1Tasks  []string // files of version 1 cgroups, to which the starting thread writes "0" before the start
+	V1Back   []string // the same of where it writes it afterwards
 
 	Cgroup bool // a directory of a version 2 cgroup is among the files
 	Stdin  bool // and so is its stdin; without it there is nothing to read
@@ -87,6 +91,7 @@ type Exit struct {
 	System time.Duration
 	MaxRSS int64 // KiB; 0 when it was no more than the keeper's own
 	Asked  bool  // an agent had it signalled
+	Cut    bool  // the keeper killed it, as the agent's lease was not renewed
 	Lost   bool  // the keeper is gone, and how the program ended with it
 }
 
@@ -121,6 +126,7 @@ type message struct {
 	signal   int
 	tidy     tidy
 	spawn    Spawn
+	renewed  time.Duration
 	programs []Program
 	exits    []Exit
 }
@@ -161,6 +167,7 @@ func (m *message) appendTo(b []byte) []byte {
 	case kindKnown:
 		e.int(int64(m.version))
 		e.bool(m.last)
+		e.int(int64(m.renewed))
 		e.programs(m.programs)
 	case kindClaimed:
 		e.programs(m.programs)
@@ -199,6 +206,7 @@ func (e *encoder) spawn(s *Spawn) {
 		e.uint(l.Soft)
 		e.uint(l.Max)
 	}
+	e.int(int64(s.Outlasts))
 	e.texts(s.V1Base)
 	e.texts(s.V1Tasks)
 	e.texts(s.V1Back)
@@ -231,6 +239,7 @@ func (e *encoder) exit(x *Exit) {
 	e.int(int64(x.System))
 	e.int(x.MaxRSS)
 	e.bool(x.Asked)
+	e.bool(x.Cut)
 }
 
 // decoder takes from the front. After a failure it gives zero values.
@@ -316,7 +325,7 @@ func decode(b []byte) (m message, err error) {
 	switch m.kind {
 	case kindQuit:
 		return m, nil // whatever may follow
-	case kindBuffers:
+	case kindBuffers, kindLease:
 	case kindHello:
 		m.version = int(d.int())
 		d.b = nil // whatever else another version says
@@ -335,13 +344,14 @@ func decode(b []byte) (m message, err error) {
 			return m, nil
 		}
 		m.last = d.bool()
+		m.renewed = time.Duration(d.int())
 		m.programs = d.programs()
 	case kindClaimed:
 		if m.programs = d.programs(); len(m.programs) != 1 {
 			d.fail()
 		}
 	case kindExits:
-		for range d.count(7) {
+		for range d.count(8) {
 			m.exits = append(m.exits, d.exit())
 		}
 	default:
@@ -375,6 +385,7 @@ func (d *decoder) spawn(s *Spawn) {
 	for range d.count(3) {
 		s.Rlimits = append(s.Rlimits, Rlimit{int(d.int()), d.uint(), d.uint()})
 	}
+	s.Outlasts = time.Duration(d.int())
 	s.V1Base = d.texts()
 	s.V1Tasks = d.texts()
 	s.V1Back = d.texts()
@@ -383,7 +394,7 @@ func (d *decoder) spawn(s *Spawn) {
 }
 
 func (d *decoder) programs() (ps []Program) {
-	for range d.count(16) {
+	for range d.count(17) {
 		ps = append(ps, Program{
 			ID: d.uint(), Attempt: d.text(), Ordinal: int(d.int()), Sum: d.uint(), Meta: d.text(), Age: time.Duration(d.int()),
 			Ended: d.bool(), Exit: d.exit(), Spools: d.texts(), NoPipes: d.bool(),
@@ -395,6 +406,6 @@ func (d *decoder) programs() (ps []Program) {
 func (d *decoder) exit() Exit {
 	return Exit{
 		ID: d.uint(), Errno: int(d.int()), Status: uint32(d.uint()), User: time.Duration(d.int()), System: time.Duration(d.int()), //nolint:gosec // wrapped is as good as refused
-		MaxRSS: d.int(), Asked: d.bool(),
+		MaxRSS: d.int(), Asked: d.bool(), Cut: d.bool(),
 	}
 }

@@ -12,20 +12,21 @@ import (
 )
 
 func messages() []message {
-	x := Exit{ID: 7, Errno: 2, Status: 1 << 8, User: time.Second, System: time.Millisecond, MaxRSS: 123, Asked: true}
+	x := Exit{ID: 7, Errno: 2, Status: 1 << 8, User: time.Second, System: time.Millisecond, MaxRSS: 123, Asked: true, Cut: true}
 	p := Program{ID: 7, Attempt: "t/1", Ordinal: 3, Sum: 1 << 63, Meta: "a\x00b", Age: time.Hour, Ended: true, Exit: x, Spools: []string{"/a", "/b"}, NoPipes: true}
 	return []message{
 		{kind: kindHello, version: version},
 		{kind: kindQuit},
 		{kind: kindBuffers},
+		{kind: kindLease},
 		{kind: kindSpawn, tidy: tidy{drained: []uint64{1, 1 << 60}, forget: []string{"t/1", ""}}, spawn: Spawn{
 			ID: 1, Attempt: "t/2", Ordinal: -1, Sum: 5, Meta: "m", Path: "/bin/true", Args: []string{"true", ""}, Env: []string{"A=b"}, Dir: "/", Nice: 5, Umask: -1,
-			Rlimits: []Rlimit{{7, 1, 2}}, V1Base: []string{"/w"}, V1Tasks: []string{"/x"}, V1Back: []string{"/y"}, Cgroup: true, Stdin: true,
+			Rlimits: []Rlimit{{7, 1, 2}}, Outlasts: 6 * time.Second, V1Base: []string{"/w"}, V1Tasks: []string{"/x"}, V1Back: []string{"/y"}, Cgroup: true, Stdin: true,
 		}},
 		{kind: kindSignal, id: 9, signal: 15},
 		{kind: kindClaim, id: 9},
 		{kind: kindTidy, tidy: tidy{forget: []string{"t/1"}}},
-		{kind: kindKnown, version: version, last: true, programs: []Program{p, {}}},
+		{kind: kindKnown, version: version, last: true, renewed: time.Hour, programs: []Program{p, {}}},
 		{kind: kindExits, exits: []Exit{x, {}}},
 		{kind: kindClaimed, programs: []Program{p}},
 	}

@@ -206,7 +206,7 @@ func (p *program) startKept(c *Command) (err error) {
 	}
 	s := keeper.Spawn{
 		Attempt: c.Attempt, Ordinal: c.Ordinal, Sum: c.sum(), Path: c.Path, Args: c.Args, Dir: c.Dir,
-		Env: append(c.Env[:len(c.Env):len(c.Env)], TokenVar+"="+p.token), Nice: p.h.nice(c), Umask: -1, Rlimits: c.Rlimits,
+		Env: append(c.Env[:len(c.Env):len(c.Env)], TokenVar+"="+p.token), Nice: p.h.nice(c), Umask: -1, Rlimits: c.Rlimits, Outlasts: c.Outlasts,
 	}
 	if c.Umask != nil {
 		s.Umask = *c.Umask
@@ -313,6 +313,9 @@ func (p *program) finishKept(ctx context.Context, c *Command) (Exit, error) {
 		return Exit{}, &StartError{c.Path, syscall.Errno(x.Errno)}
 	}
 	p.h.kept.client.Drained(p.kept.id)
+	if x.Cut {
+		return Exit{}, ErrCut
+	}
 	ws := syscall.WaitStatus(x.Status)
 	e.Code, e.Stopped = ws.ExitStatus(), x.Asked
 	e.User, e.System, e.MaxRSS = x.User, x.System, x.MaxRSS*rssUnit
@@ -332,7 +335,7 @@ func (p *program) endedKept(x keeper.Exit) {
 	p.mu.Unlock()
 	switch {
 	case p.leaf != nil || x.Errno != 0: // its emptiness is seen to by drain
-	case stopped || x.Lost:
+	case stopped || x.Lost || x.Cut:
 		killTokens(map[string]bool{p.token: true})
 	default:
 		p.h.strays.add(p.token)
@@ -362,6 +365,21 @@ func (h *Host) Attempts() map[string]time.Duration {
 		all[p.Attempt] = max(all[p.Attempt], p.Age+time.Since(h.kept.opened))
 	}
 	return all
+}
+
+// Renewed says that the mesh has answered what this node sent then, on CLOCK_BOOTTIME. See [Command].Outlasts.
+func (h *Host) Renewed(at time.Duration) {
+	if h.kept != nil {
+		h.kept.client.Renewed(at)
+	}
+}
+
+// WasRenewed is what an earlier life, of which something is left, was told of last by Renewed; 0 for nothing.
+func (h *Host) WasRenewed() time.Duration {
+	if h.kept == nil {
+		return 0
+	}
+	return h.kept.client.WasRenewed()
 }
 
 // Forget says that nobody will ask for an attempt's programs again.

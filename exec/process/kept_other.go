@@ -41,6 +41,12 @@ func (*Host) Forget(string) {}
 // Drop does nothing.
 func (*Host) Drop(string) {}
 
+// Renewed does nothing.
+func (*Host) Renewed(time.Duration) {}
+
+// WasRenewed is nothing: nothing outlives this process.
+func (*Host) WasRenewed() time.Duration { return 0 }
+
 // Detach does nothing.
 func (*Host) Detach() bool { return false }
 

@@ -40,6 +40,9 @@ func TestMain(m *testing.M) {
 	if dir := os.Getenv("PROCESS_TEST_KEPT"); dir != "" {
 		keptAgent(dir)
 	}
+	if dir := os.Getenv("PROCESS_TEST_LEASED"); dir != "" {
+		leasedAgent(dir, os.Getenv("PROCESS_TEST_NO_CGROUPS") != "")
+	}
 	if dir := os.Getenv(agentVar); dir != "" {
 		agent(dir, os.Getenv("PROCESS_TEST_NO_CGROUPS") != "")
 		return

@@ -37,6 +37,9 @@ type Command struct {
 	// of what that has taken nobody knows.
 	Attempt string
 	Ordinal int
+	// Outlasts is how long the program goes on after [Host.Renewed] was told of last, whatever becomes
+	// of this process; 0 has it go on for the host's window once this process is gone.
+	Outlasts time.Duration
 	// Label tells the program from another, which another version of the runner
 	// may have begun in its place; "" means the path, the directory and the arguments.
 	Label string
@@ -53,9 +56,20 @@ type Rlimit = keeper.Rlimit
 var (
 	// ErrLost says that the keeper is gone, and with it the program, or word of how it ended.
 	ErrLost = errors.New("the process that kept the program running was killed")
+	// ErrCut says that the program was killed because nothing was heard of the mesh for longer than
+	// it may go on without. It is an ErrLost too.
+	ErrCut error = cutError{}
 	// ErrDetached says that the host was left; the program goes on.
 	ErrDetached = errors.New("the program goes on without this node's process")
 )
+
+type cutError struct{}
+
+func (cutError) Error() string {
+	return "this worker was cut off from the mesh, or its node was stopped, for longer than the task may go on"
+}
+
+func (cutError) Is(target error) bool { return target == ErrLost }
 
 // Exit is how a program ended.
 type Exit struct {

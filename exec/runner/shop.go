@@ -107,6 +107,7 @@ func (s *shop) run(ctx context.Context, a exec.Attempt, j job) (process.Exit, er
 	if j.stdout == nil {
 		c.Attempt, c.Ordinal = a.Program()
 	}
+	c.Outlasts = a.Outlasts
 	c.Label = strings.Join(append([]string{path, c.Dir}, c.Args...), "\x00") // what follows may be done in another way next time
 	s.mask(&c, j.umask)
 	why, err := s.shut(&c, a)
