@@ -13,7 +13,7 @@ BENCHTIME ?= 1s
 
 # Packages tested at the same time, and the longest that one of them may take.
 TEST_PARALLEL ?= 2
-TEST_TIMEOUT  ?= 5m
+TEST_TIMEOUT  ?= 10m
 
 STATICCHECK_VERSION := v0.6.1
 GOLANGCI_VERSION    := v2.12.2
