@@ -260,7 +260,7 @@ func (s *Session) Next(facts Facts, now time.Time) (steps []Step, wake time.Time
 	n.follow()
 	n.belong()
 	n.stop()
-	if facts.Known && facts.Mine && !facts.Offline {
+	if facts.Known && facts.Mine && !facts.Offline && !s.losing {
 		n.offer()
 		n.giveUp()
 		n.miss()
