@@ -5,6 +5,8 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	duck "github.com/duckdb/duckdb-go/v2"
@@ -193,9 +195,9 @@ func (w *writer) close(ctx context.Context) error {
 		return err
 	}
 	for t, rows := range w.replaced {
-		for _, row := range rows {
-			if err := replace(ctx, w.conn, t, row); err != nil {
-				return fmt.Errorf("write a row of %s: %w", t.Name, err)
+		for some := range slices.Chunk(slices.Collect(maps.Values(rows)), replaceMax) {
+			if err := replace(ctx, w.conn, t, some); err != nil {
+				return fmt.Errorf("write %d rows of %s: %w", len(some), t.Name, err)
 			}
 		}
 	}
@@ -211,26 +213,33 @@ func (w *writer) discard() error {
 	return errors.Join(errs...)
 }
 
-// replace writes row in place of the one with the same name, unless that is newer.
-func replace(ctx context.Context, conn *sql.Conn, t *store.Table, row store.Row) error {
-	var marks, sets []string
-	args := make([]any, len(row))
-	for i, c := range t.Columns {
-		marks = append(marks, "?")
-		if i > 0 {
-			sets = append(sets, ident(c.Name)+" = excluded."+ident(c.Name))
-		}
-		args[i] = row[i]
-		if raw, ok := row[i].(interface{ MarshalJSON() ([]byte, error) }); ok && c.Type == store.JSON {
-			data, err := raw.MarshalJSON()
-			if err != nil {
-				return err
+// replaceMax bounds the rows that one statement replaces. DuckDB holds buffers for each statement until the
+// transaction ends: with one for each row, some hundred rows took all of its memory.
+const replaceMax = 256
+
+// replace writes rows in place of those with the same names, but for those that are newer.
+func replace(ctx context.Context, conn *sql.Conn, t *store.Table, rows []store.Row) error {
+	var sets []string
+	for _, c := range t.Columns[1:] {
+		sets = append(sets, ident(c.Name)+" = excluded."+ident(c.Name))
+	}
+	marks := "(" + strings.TrimSuffix(strings.Repeat("?, ", len(t.Columns)), ", ") + ")"
+	args := make([]any, 0, len(rows)*len(t.Columns))
+	for _, row := range rows {
+		for i, c := range t.Columns {
+			arg := row[i]
+			if raw, ok := row[i].(interface{ MarshalJSON() ([]byte, error) }); ok && c.Type == store.JSON {
+				data, err := raw.MarshalJSON()
+				if err != nil {
+					return err
+				}
+				arg = string(data)
 			}
-			args[i] = string(data)
+			args = append(args, arg)
 		}
 	}
-	_, err := conn.ExecContext(ctx, "INSERT INTO "+full(t)+" VALUES ("+strings.Join(marks, ", ")+
-		") ON CONFLICT ("+ident(t.Columns[0].Name)+") DO UPDATE SET "+strings.Join(sets, ", ")+
+	_, err := conn.ExecContext(ctx, "INSERT INTO "+full(t)+" VALUES "+strings.TrimSuffix(strings.Repeat(marks+", ", len(rows)), ", ")+
+		" ON CONFLICT ("+ident(t.Columns[0].Name)+") DO UPDATE SET "+strings.Join(sets, ", ")+
 		" WHERE excluded.log_index >= "+t.Name+".log_index", args...)
 	return err
 }
