@@ -122,13 +122,14 @@ func (d *memoryDisk) spoiled(logs []*raft.Log) {
 	}
 }
 
-// write waits for the sync and says how many of n things outlive it.
-func (d *memoryDisk) write(n int) (kept int, err error) {
+// write waits for the sync and then has put done with how many of n things outlive it, before the
+// power can go.
+func (d *memoryDisk) write(n int, put func(kept int) error) error {
 	d.mu.Lock()
 	wait, off, held := d.sync, d.off, d.held
 	d.mu.Unlock()
 	if off {
-		return 0, errPowerOff
+		return errPowerOff
 	}
 	if held != nil {
 		<-held
@@ -138,10 +139,13 @@ func (d *memoryDisk) write(n int) (kept int, err error) {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.off {
-		return min(max(d.keep(n), 0), n), errPowerOff
+	if !d.off {
+		return put(n)
 	}
-	return n, nil
+	if kept := min(max(d.keep(n), 0), n); kept > 0 {
+		return errors.Join(errPowerOff, put(kept))
+	}
+	return errPowerOff
 }
 
 // StoreLog writes one entry.
@@ -150,42 +154,30 @@ func (d *memoryDisk) StoreLog(l *raft.Log) error { return d.StoreLogs([]*raft.Lo
 // StoreLogs writes entries.
 func (d *memoryDisk) StoreLogs(logs []*raft.Log) error {
 	defer d.turn()()
-	kept, err := d.write(len(logs))
-	d.set(func() {
+	return d.write(len(logs), func(kept int) error {
 		for _, l := range logs[:kept] {
 			if d.early > 0 {
 				d.acked = append(d.acked, ackedEntry{l.Index, time.Now()})
 			}
 		}
+		return d.entryStore.StoreLogs(logs[:kept])
 	})
-	return errors.Join(err, d.entryStore.StoreLogs(logs[:kept]))
 }
 
 // DeleteRange drops entries.
 func (d *memoryDisk) DeleteRange(first, last uint64) error {
 	defer d.turn()()
-	if kept, err := d.write(1); kept == 0 {
-		return err
-	}
-	return d.entryStore.DeleteRange(first, last)
+	return d.write(1, func(int) error { return d.entryStore.DeleteRange(first, last) })
 }
 
 // Set writes a value.
 func (d *memoryDisk) Set(key, val []byte) error {
 	defer d.turn()()
-	kept, err := d.write(1)
-	if kept == 0 {
-		return err
-	}
-	return errors.Join(err, d.entryStore.Set(key, val))
+	return d.write(1, func(int) error { return d.entryStore.Set(key, val) })
 }
 
 // SetUint64 writes a number.
 func (d *memoryDisk) SetUint64(key []byte, val uint64) error {
 	defer d.turn()()
-	kept, err := d.write(1)
-	if kept == 0 {
-		return err
-	}
-	return errors.Join(err, d.entryStore.SetUint64(key, val))
+	return d.write(1, func(int) error { return d.entryStore.SetUint64(key, val) })
 }

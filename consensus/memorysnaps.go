@@ -73,15 +73,14 @@ func (k *memorySink) Close() error {
 	}
 	k.over = true
 	defer k.store.disk.turn()()
-	if kept, err := k.store.disk.write(1); kept == 0 {
-		return err
-	}
-	newest := k.store.newest
-	newest.mu.Lock()
-	defer newest.mu.Unlock()
-	k.meta.Size = int64(k.Len())
-	newest.meta, newest.data = k.meta, slices.Clone(k.Bytes())
-	return nil
+	return k.store.disk.write(1, func(int) error {
+		newest := k.store.newest
+		newest.mu.Lock()
+		defer newest.mu.Unlock()
+		k.meta.Size = int64(k.Len())
+		newest.meta, newest.data = k.meta, slices.Clone(k.Bytes())
+		return nil
+	})
 }
 
 // Cancel drops the snapshot.
