@@ -48,11 +48,11 @@ func CheckLink(links map[string]string, p string) error {
 	if dir := path.Dir(p); dir != "." {
 		at = strings.Split(dir, "/")
 	}
-	todo := strings.Split(target, "/")
+	rest := strings.Split(target, "/")
 	hops, steps := 0, 0
-	for len(todo) > 0 {
-		name := todo[0]
-		todo = todo[1:]
+	for len(rest) > 0 {
+		name := rest[0]
+		rest = rest[1:]
 		if steps++; steps > linkStepsMax {
 			return bad("%q is a symbolic link through too many names", p)
 		}
@@ -78,7 +78,7 @@ func CheckLink(links map[string]string, p string) error {
 			return bad("%q is a symbolic link through %q, which leads out of the tree", p, strings.Join(at, "/"))
 		}
 		at = at[:len(at)-1]
-		todo = append(strings.Split(next, "/"), todo...)
+		rest = append(strings.Split(next, "/"), rest...)
 	}
 	return nil
 }

@@ -56,7 +56,9 @@ func TestANodeThatCannotStopItsProgramsHasThemStopped(t *testing.T) {
 		ids := submit(t, seen, lasting(victim, stop, ""), lasting(victim, keep, "keep"))
 		until(t, 20*time.Second, "both run", func() bool { return len(noted(stop)) == 1 && len(noted(keep)) == 1 })
 		first, kept := noted(stop)[0], noted(keep)[0]
-		time.Sleep(time.Second) // the mesh hears that they run
+		until(t, 20*time.Second, "the mesh hears that they run", func() bool {
+			return task(t, seen, ids[0]).Status == labmesh.Running && task(t, seen, ids[1]).Status == labmesh.Running
+		})
 		out := time.Now()
 		if err := how.out(); err != nil {
 			t.Fatal(err)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -82,6 +83,23 @@ func (a *app) explain(err error) {
 func (a *app) note(format string, args ...any) { fmt.Fprintf(a.err, format+"\n", args...) }
 
 // printJSON prints v as a result.
+// show asks the node and prints what it says: as JSON with --json, else by print.
+func show[T any](ctx context.Context, a *app, ask func(context.Context, *client.Client) (T, error), print func(T) error) error {
+	c, err := a.client()
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	v, err := ask(ctx, c)
+	switch {
+	case err != nil:
+		return err
+	case a.json:
+		return a.printJSON(v)
+	}
+	return print(v)
+}
+
 func (a *app) printJSON(v any) error {
 	enc := json.NewEncoder(a.out)
 	enc.SetIndent("", "  ")

@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -21,27 +22,20 @@ from one address. The whole of it is the table audit_log (labmesh sql). It takes
 		Example: "  labmesh audit --since 24h\n  labmesh audit --action ban\n  labmesh audit --actor 3f9c1d2e --json",
 		Args:    args(cobra.NoArgs, "it takes no arguments"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := a.client()
-			if err != nil {
-				return err
-			}
-			defer c.Close()
-			records, err := c.Audit(cmd.Context(), q)
-			if err != nil {
-				return err
-			}
-			if a.json {
-				return a.printJSON(api.AuditLog{Records: records})
-			}
-			t := newTable(a.out, "TIME", "WHO", "ROLE", "FROM", "ACTION", "TARGET", "OUTCOME", "COUNT")
-			for _, r := range records {
-				who := r.Actor
-				if r.Name != "" {
-					who = r.Name + "/" + r.Actor
+			return show(cmd.Context(), a, func(ctx context.Context, c *client.Client) (api.AuditLog, error) {
+				records, err := c.Audit(ctx, q)
+				return api.AuditLog{Records: records}, err
+			}, func(reply api.AuditLog) error {
+				t := newTable(a.out, "TIME", "WHO", "ROLE", "FROM", "ACTION", "TARGET", "OUTCOME", "COUNT")
+				for _, r := range reply.Records {
+					who := r.Actor
+					if r.Name != "" {
+						who = r.Name + "/" + r.Actor
+					}
+					t.row(r.At.Local().Format("2006-01-02 15:04:05"), cmp.Or(who, "unknown"), r.Role, r.Remote, r.Action, r.Target, r.Outcome, fmt.Sprint(max(1, r.Count)))
 				}
-				t.row(r.At.Local().Format("2006-01-02 15:04:05"), cmp.Or(who, "unknown"), r.Role, r.Remote, r.Action, r.Target, r.Outcome, fmt.Sprint(max(1, r.Count)))
-			}
-			return t.flush()
+				return t.flush()
+			})
 		},
 	}
 	f := cmd.Flags()

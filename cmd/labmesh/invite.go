@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"time"
 
@@ -8,6 +9,7 @@ import (
 
 	"labmesh"
 	"labmesh/api"
+	"labmesh/client"
 )
 
 func newInviteCommand(a *app) *cobra.Command {
@@ -65,23 +67,16 @@ func newInviteListCommand(a *app) *cobra.Command {
 		Example: "  labmesh invite list",
 		Args:    args(cobra.NoArgs, "it takes no arguments"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := a.client()
-			if err != nil {
-				return err
-			}
-			defer c.Close()
-			list, err := c.Invites(cmd.Context())
-			if err != nil {
-				return err
-			}
-			if a.json {
-				return a.printJSON(api.InviteList{Invites: list})
-			}
-			t := newTable(a.out, "ID", "ROLE", "USES LEFT", "EXPIRES", "BY")
-			for _, i := range list {
-				t.row(i.ID, i.Role, i.Uses, i.Expires.Local().Format(time.DateTime), i.By)
-			}
-			return t.flush()
+			return show(cmd.Context(), a, func(ctx context.Context, c *client.Client) (api.InviteList, error) {
+				list, err := c.Invites(ctx)
+				return api.InviteList{Invites: list}, err
+			}, func(reply api.InviteList) error {
+				t := newTable(a.out, "ID", "ROLE", "USES LEFT", "EXPIRES", "BY")
+				for _, i := range reply.Invites {
+					t.row(i.ID, i.Role, i.Uses, i.Expires.Local().Format(time.DateTime), i.By)
+				}
+				return t.flush()
+			})
 		},
 	}
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"strconv"
 	"strings"
@@ -10,6 +11,7 @@ import (
 
 	"labmesh"
 	"labmesh/api"
+	"labmesh/client"
 )
 
 func newKeyCommand(a *app) *cobra.Command {
@@ -109,23 +111,16 @@ func newKeyListCommand(a *app) *cobra.Command {
 		Example: "  labmesh key list\n  labmesh --json key list",
 		Args:    args(cobra.NoArgs, "it takes no arguments"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := a.client()
-			if err != nil {
-				return err
-			}
-			defer c.Close()
-			list, err := c.Keys(cmd.Context())
-			if err != nil {
-				return err
-			}
-			if a.json {
-				return a.printJSON(api.KeyList{Keys: list})
-			}
-			t := newTable(a.out, "ID", "ROLE", "PROJECT", "NAME", "STATE", "CREATED", "LAST USED", "BY")
-			for _, k := range list {
-				t.row(k.ID, k.Role, k.Project, k.Name, keyState(&k, a.now()), ago(a.now(), k.Created.Time), ago(a.now(), k.LastUsed.Time), k.By)
-			}
-			return t.flush()
+			return show(cmd.Context(), a, func(ctx context.Context, c *client.Client) (api.KeyList, error) {
+				list, err := c.Keys(ctx)
+				return api.KeyList{Keys: list}, err
+			}, func(reply api.KeyList) error {
+				t := newTable(a.out, "ID", "ROLE", "PROJECT", "NAME", "STATE", "CREATED", "LAST USED", "BY")
+				for _, k := range reply.Keys {
+					t.row(k.ID, k.Role, k.Project, k.Name, keyState(&k, a.now()), ago(a.now(), k.Created.Time), ago(a.now(), k.LastUsed.Time), k.By)
+				}
+				return t.flush()
+			})
 		},
 	}
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"os"
@@ -11,6 +12,7 @@ import (
 
 	"labmesh"
 	"labmesh/api"
+	"labmesh/client"
 )
 
 func newSecretCommand(a *app) *cobra.Command {
@@ -119,23 +121,16 @@ func newSecretListCommand(a *app) *cobra.Command {
 		Example: "  labmesh secret list\n  labmesh --json secret list",
 		Args:    args(cobra.NoArgs, "it takes no arguments"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := a.client()
-			if err != nil {
-				return err
-			}
-			defer c.Close()
-			list, err := c.Secrets(cmd.Context())
-			if err != nil {
-				return err
-			}
-			if a.json {
-				return a.printJSON(api.SecretList{Secrets: list})
-			}
-			t := newTable(a.out, "NAME", "SET", "BY", "PROJECTS")
-			for _, s := range list {
-				t.row(s.Name, ago(a.now(), s.Put.Time), s.By, strings.Join(s.Projects, ", "))
-			}
-			return t.flush()
+			return show(cmd.Context(), a, func(ctx context.Context, c *client.Client) (api.SecretList, error) {
+				list, err := c.Secrets(ctx)
+				return api.SecretList{Secrets: list}, err
+			}, func(reply api.SecretList) error {
+				t := newTable(a.out, "NAME", "SET", "BY", "PROJECTS")
+				for _, s := range reply.Secrets {
+					t.row(s.Name, ago(a.now(), s.Put.Time), s.By, strings.Join(s.Projects, ", "))
+				}
+				return t.flush()
+			})
 		},
 	}
 }

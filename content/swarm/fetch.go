@@ -171,11 +171,11 @@ func (w *Swarm) fetchManifest(ctx context.Context, h content.Hash) (*content.Man
 
 func (w *Swarm) manifestFrom(ctx context.Context, nodes []labmesh.NodeID, h content.Hash) (*content.Manifest, labmesh.NodeID) {
 	ctx, cancel := context.WithCancel(ctx)
-	todo := make(chan labmesh.NodeID, len(nodes))
+	asked := make(chan labmesh.NodeID, len(nodes))
 	for _, n := range nodes {
-		todo <- n
+		asked <- n
 	}
-	close(todo)
+	close(asked)
 	type find struct {
 		*content.Manifest
 		node labmesh.NodeID
@@ -184,7 +184,7 @@ func (w *Swarm) manifestFrom(ctx context.Context, nodes []labmesh.NodeID, h cont
 	var asking sync.WaitGroup
 	for range manifestsAt {
 		asking.Go(func() {
-			for node := range todo {
+			for node := range asked {
 				if ctx.Err() != nil {
 					return
 				}
