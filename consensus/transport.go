@@ -3,6 +3,7 @@ package consensus
 import (
 	"context"
 	"errors"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -14,6 +15,7 @@ import (
 const (
 	steadyStreams = 2                      // kept open to each follower: heartbeats and nudges
 	staleWithin   = 100 * time.Millisecond // a kept stream that fails faster than this was stale
+	backWithin    = 30 * time.Second       // entries wait so long for a follower to be heard again before they count as failed
 )
 
 // transport is raft's way to other replicas. Votes, entries and snapshots each
@@ -30,6 +32,9 @@ type transport struct {
 	begun  time.Time
 	closed context.Context //nolint:containedctx // it ends with the transport
 	end    context.CancelFunc
+
+	mu   sync.Mutex
+	back map[raft.ServerID]chan struct{} // closed when the follower answers a heartbeat
 }
 
 func newTransport(l *layer, n *nudger, beat time.Duration, log hclog.Logger) *transport {
@@ -45,6 +50,7 @@ func newTransport(l *layer, n *nudger, beat time.Duration, log hclog.Logger) *tr
 		begun:            time.Now(),
 		closed:           closed,
 		end:              end,
+		back:             map[raft.ServerID]chan struct{}{},
 	}
 }
 
@@ -61,13 +67,55 @@ func (t *transport) AppendEntries(id raft.ServerID, to raft.ServerAddress, req *
 		t.awaitBeat()
 		err := t.steadily(id, to, req, resp)
 		t.nudger.answered(id, req, resp, err)
+		if err == nil {
+			t.isBack(id)
+		}
 		return err
 	}
 	trim(req)
+	err := t.entries(id, to, req, resp)
+	if err != nil && t.awaitBack(id) {
+		*resp = raft.AppendEntriesResponse{}
+		err = t.entries(id, to, req, resp)
+	}
+	return err
+}
+
+func (t *transport) entries(id raft.ServerID, to raft.ServerAddress, req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
 	t.nudger.sending(id, to, req)
 	err := t.NetworkTransport.AppendEntries(id, to, req, resp)
 	t.nudger.answered(id, req, resp, err)
 	return err
+}
+
+// awaitBack returns true once a follower answers a heartbeat. Raft would wait after each failure twice as long as
+// after the one before, up to 10 s, in which a follower that is back hears heartbeats and gets no entries.
+func (t *transport) awaitBack(id raft.ServerID) bool {
+	t.mu.Lock()
+	back := t.back[id]
+	if back == nil {
+		back = make(chan struct{})
+		t.back[id] = back
+	}
+	t.mu.Unlock()
+	limit := time.NewTimer(backWithin)
+	defer limit.Stop()
+	select {
+	case <-back:
+		return true
+	case <-limit.C:
+	case <-t.closed.Done():
+	}
+	return false
+}
+
+func (t *transport) isBack(id raft.ServerID) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if back := t.back[id]; back != nil {
+		close(back)
+		delete(t.back, id)
+	}
 }
 
 // awaitBeat returns at the next beat. To wake for one follower at a time would
