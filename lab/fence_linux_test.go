@@ -63,7 +63,8 @@ func TestANodeThatCannotStopItsProgramsHasThemStopped(t *testing.T) {
 		if err := how.out(); err != nil {
 			t.Fatal(err)
 		}
-		until(t, 20*time.Second, how.name+": the mesh gives up the attempt", func() bool { return task(t, seen, ids[0]).Status != labmesh.Running })
+		// On a busy machine the leader may change in between, and leases begin anew with a leader.
+		until(t, 90*time.Second, how.name+": the mesh gives up the attempt", func() bool { return task(t, seen, ids[0]).Status != labmesh.Running })
 		t.Logf("%s: given up %.1f s later", how.name, time.Since(out).Seconds())
 		if lives(first) {
 			t.Errorf("%s: the mesh has given up what still runs there", how.name)
@@ -82,11 +83,12 @@ func TestANodeThatCannotStopItsProgramsHasThemStopped(t *testing.T) {
 		if err := seen.Client().Wait(within(t, 60*time.Second), ids, nothing); err != nil {
 			t.Fatalf("%s: %v", how.name, err)
 		}
-		for i, attempts := range []int{2, 1} {
-			d := task(t, seen, ids[i])
-			if ran := noted([]string{stop, keep}[i]); d.Status != labmesh.Completed || d.Attempts != attempts || len(ran) != attempts {
-				t.Errorf("%s: on_disconnect %q: %s after %d attempts, %d of which began: %s", how.name, []string{"stop", "keep"}[i], d.Status, d.Attempts, len(ran), d.Error)
-			}
+		// An attempt that the worker was given in the moment of its going is given up without having begun.
+		if d, ran := task(t, seen, ids[0]), len(noted(stop)); d.Status != labmesh.Completed || ran != 2 || d.Attempts < ran {
+			t.Errorf("%s: on_disconnect stop: %s after %d attempts, %d of which began: %s", how.name, d.Status, d.Attempts, ran, d.Error)
+		}
+		if d, ran := task(t, seen, ids[1]), len(noted(keep)); d.Status != labmesh.Completed || ran != 1 || d.Attempts != 1 {
+			t.Errorf("%s: on_disconnect keep: %s after %d attempts, %d of which began: %s", how.name, d.Status, d.Attempts, ran, d.Error)
 		}
 	}
 }

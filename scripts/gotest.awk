@@ -1,7 +1,8 @@
 # gotest.awk reads what `go test -json` prints, one event a line, and prints what
 # `go test` would have: lines of packages as they come, and what failed tests
 # said. The last line counts tests (not subtests). It exits with 1 if anything
-# failed, or if there was nothing.
+# failed, or if there was nothing. With failed=FILE that file gets a line, the package
+# and the test, for each that may be run again, and nothing if one may not.
 
 BEGIN { srand(); began = srand() } # the second call tells the time of the first
 
@@ -57,6 +58,8 @@ action == "output" {
 
 test != "" && index(test, "/") == 0 && (action == "pass" || action == "fail" || action == "skip") {
 	count[action]++
+	if (action == "fail" && said[pkg, test] ~ /WARNING: DATA RACE/) final = 1
+	if (action == "fail") again = again pkg " " test "\n"
 	if (action == "fail") { printf "%s", words(said[pkg, test]); names = names "\n  " pkg " " test; failures[pkg]++ }
 	if (action == "skip") skipped = skipped "\n  " pkg " " test
 	delete said[pkg, test]
@@ -68,7 +71,7 @@ test == "" && action == "fail" { # what was under way when it died, and why
 		split(key, part, SUBSEP)
 		if (part[1] == pkg) { printf "%s", words(said[key]); cut[pkg]++; delete said[key] }
 	}
-	if (cut[pkg] > 0 || failures[pkg] == 0) { count["fail"]++; names = names "\n  " pkg " (the package)" }
+	if (cut[pkg] > 0 || failures[pkg] == 0) { count["fail"]++; names = names "\n  " pkg " (the package)"; final = 1 }
 }
 
 END {
@@ -77,5 +80,6 @@ END {
 	srand()
 	printf "took %d s\n", srand() - began
 	printf "%d passed, %d failed\n", count["pass"], count["fail"]
+	if (failed != "" && !final) printf "%s", again > failed
 	exit (count["fail"] > 0 || count["pass"] == 0)
 }
