@@ -157,6 +157,8 @@ func (r *Replica) halt(node *raft.Raft, trans *transport, settled ...<-chan stru
 		await(settleTimeout)
 	}
 	trans.Close() // nobody hears this replica any more
+	// A state machine that is far behind would reach what is under way too late.
+	_ = r.machine.fail(raft.ErrRaftShutdown)
 	await(stopTimeout)
 	stopped := node.Shutdown()
 	r.storage.release()
