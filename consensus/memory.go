@@ -87,12 +87,14 @@ type ackedEntry struct {
 	at    time.Time
 }
 
-// forget loses what was acknowledged early and is not on the disk yet. The caller holds mu.
+// forget loses what was acknowledged early and is not on the disk yet, and with it what is
+// being written behind it. The caller holds mu.
 func (d *memoryDisk) forget() {
 	last, err := d.LastIndex()
 	for _, a := range d.acked {
 		if time.Since(a.at) < d.early && err == nil && a.index <= last {
 			_ = d.entryStore.DeleteRange(a.index, last)
+			d.keep = func(int) int { return 0 }
 			break
 		}
 	}
