@@ -46,12 +46,13 @@ func damage(t *testing.T, path string, change func([]byte) []byte) {
 
 func TestDamagedLedgerIsSetAside(t *testing.T) {
 	t.Parallel()
-	random := rand.New(rand.NewPCG(1, 2))
+	seeded := func() *rand.Rand { return rand.New(rand.NewPCG(1, 2)) }
 	for name, change := range map[string]func([]byte) []byte{
 		"cut in half":     func(b []byte) []byte { return b[:len(b)/2] },
 		"cut to a header": func(b []byte) []byte { return b[:5000] },
 		"emptied":         func(b []byte) []byte { return make([]byte, len(b)) },
 		"garbage": func(b []byte) []byte {
+			random := seeded()
 			for i := range b {
 				b[i] = byte(random.Uint32())
 			}
@@ -59,6 +60,7 @@ func TestDamagedLedgerIsSetAside(t *testing.T) {
 		},
 		"text": func([]byte) []byte { return []byte("this is no ledger\n") },
 		"bits flipped": func(b []byte) []byte {
+			random := seeded()
 			for i := 3 << 12; i < len(b); i += 4 << 10 {
 				b[i+random.IntN(min(512, len(b)-i))] ^= 1 << random.IntN(8)
 			}
