@@ -70,6 +70,7 @@ var doors = map[string][]string{
 	"labmesh/node/simtest":    {"labmesh", "labmesh/exec"},
 	"labmesh/cmd/labmesh":     {"*"},
 	"labmesh/lab":             {"labmesh", "labmesh/api", "labmesh/client"},
+	"labmesh/lab/labtest":     {"labmesh/lab"},
 	"labmesh/chaos":           {"labmesh", "labmesh/api", "labmesh/client", "labmesh/lab"},
 	"labmesh/cmd/demo":        {"labmesh", "labmesh/api", "labmesh/client", "labmesh/lab"},
 

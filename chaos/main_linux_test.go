@@ -18,6 +18,7 @@ import (
 	"labmesh"
 	"labmesh/chaos"
 	"labmesh/lab"
+	"labmesh/lab/labtest"
 )
 
 // What `make chaos` may be told. A benchmark without its flag does few rounds.
@@ -71,26 +72,11 @@ func seed(t testing.TB) uint64 {
 	return s
 }
 
-// mesh makes a mesh that lasts as long as the test.
+// mesh makes a mesh of the labmesh under test that lasts as long as the test.
 func mesh(t testing.TB, cfg lab.Config) *lab.Mesh {
 	t.Helper()
-	cfg.Bin, cfg.Dir = bin, t.TempDir()
-	m, err := lab.Start(t.Context(), cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := m.Close(); err != nil {
-			t.Errorf("close mesh: %v", err)
-		}
-		if t.Failed() {
-			for _, n := range m.Nodes {
-				log := n.Log()
-				t.Logf("%s says:\n%s", n.Name, log[max(0, len(log)-3000):])
-			}
-		}
-	})
-	return m
+	cfg.Bin = bin
+	return labtest.Start(t, cfg)
 }
 
 // network makes a network that lasts as long as the test.

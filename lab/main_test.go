@@ -17,6 +17,7 @@ import (
 	"labmesh/api"
 	"labmesh/client"
 	"labmesh/lab"
+	"labmesh/lab/labtest"
 )
 
 // bin is the labmesh under test, built once for all.
@@ -44,28 +45,11 @@ func TestMain(m *testing.M) {
 	}))
 }
 
-// start makes a mesh that lasts as long as the test.
+// start makes a mesh of the labmesh under test that lasts as long as the test.
 func start(t testing.TB, cfg lab.Config) *lab.Mesh {
 	t.Helper()
 	cfg.Bin = bin
-	if cfg.Dir == "" {
-		cfg.Dir = t.TempDir()
-	}
-	m, err := lab.Start(t.Context(), cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := m.Close(); err != nil {
-			t.Errorf("close mesh: %v", err)
-		}
-		if t.Failed() {
-			for _, n := range m.Nodes {
-				t.Logf("%s says:\n%s", n.Name, last(n.Log(), 4000))
-			}
-		}
-	})
-	return m
+	return labtest.Start(t, cfg)
 }
 
 // within is the test's context with a bound.

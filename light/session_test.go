@@ -32,6 +32,14 @@ func newStage(t *testing.T) *stage {
 	return g
 }
 
+// attached is a stage whose worker has been there for a second, on socket 1.
+func attached(t *testing.T) *stage {
+	g := newStage(t)
+	g.register(1)
+	g.pass(second)
+	return g
+}
+
 // look has the session do what it wants until it wants nothing more, and plays the mesh's part.
 func (g *stage) look() (wake time.Time) {
 	for range 20 {
@@ -162,9 +170,7 @@ func TestATaskGoesToASocketThatLasts(t *testing.T) {
 
 func TestOneTaskASocket(t *testing.T) {
 	t.Parallel()
-	g := newStage(t)
-	g.register(1)
-	g.pass(second)
+	g := attached(t)
 	g.place("a", 1)
 	g.said("claim", "start a/1", "execute a on 1")
 	g.pass(5 * second)
@@ -198,9 +204,7 @@ func TestTheNewestSocketWins(t *testing.T) {
 
 func TestAClosedSocketKeepsTheAttempt(t *testing.T) {
 	t.Parallel()
-	g := newStage(t)
-	g.register(1)
-	g.pass(second)
+	g := attached(t)
 	g.place("a", 1)
 	g.pass(second)
 	g.close(1)
@@ -219,9 +223,7 @@ func TestAClosedSocketKeepsTheAttempt(t *testing.T) {
 
 func TestAWorkerThatComesBackWithoutTheTaskLosesIt(t *testing.T) {
 	t.Parallel()
-	g := newStage(t)
-	g.register(1)
-	g.pass(second)
+	g := attached(t)
 	g.place("a", 1)
 	g.close(1)
 	g.register(2)
@@ -236,9 +238,7 @@ func TestAWorkerThatComesBackWithoutTheTaskLosesIt(t *testing.T) {
 
 func TestAResultOnItsWayIsNotOvertaken(t *testing.T) {
 	t.Parallel()
-	g := newStage(t)
-	g.register(1)
-	g.pass(second)
+	g := attached(t)
 	g.place("a", 1)
 	g.close(1)
 	g.register(2)
@@ -250,9 +250,7 @@ func TestAResultOnItsWayIsNotOvertaken(t *testing.T) {
 
 func TestAWorkerWithoutASocketIsLost(t *testing.T) {
 	t.Parallel()
-	g := newStage(t)
-	g.register(1)
-	g.pass(second)
+	g := attached(t)
 	g.place("a", 1)
 	g.close(1)
 	g.pass(light.Grace - time.Millisecond)
@@ -280,9 +278,7 @@ func TestANodeThatStartsGivesItsWorkersTime(t *testing.T) {
 
 func TestACancelledTaskIsOverAtOnce(t *testing.T) {
 	t.Parallel()
-	g := newStage(t)
-	g.register(1)
-	g.pass(second)
+	g := attached(t)
 	g.place("a", 1)
 	g.cancel("a")
 	g.said("claim", "start a/1", "execute a on 1", "cancel a on 1: user_request")
@@ -296,9 +292,7 @@ func TestACancelledTaskIsOverAtOnce(t *testing.T) {
 
 func TestAWorkerThatDoesNotStopTakesNoWork(t *testing.T) {
 	t.Parallel()
-	g := newStage(t)
-	g.register(1)
-	g.pass(second)
+	g := attached(t)
 	g.place("a", 1)
 	g.beat(1, "a")
 	g.facts.Held = nil // its timeout, perhaps
@@ -327,9 +321,7 @@ func TestATaskThatCannotBeSentGoesElsewhere(t *testing.T) {
 
 func TestATimeoutIsKeptForTheWorker(t *testing.T) {
 	t.Parallel()
-	g := newStage(t)
-	g.register(1)
-	g.pass(second)
+	g := attached(t)
 	g.facts.Held = &labmesh.Task{ID: "a", Attempt: 1, Phase: labmesh.Assigned, Spec: labmesh.Spec{TimeoutSeconds: 60}}
 	g.look()
 	g.pass(60*second + light.TimeoutWait)
