@@ -14,8 +14,8 @@ import (
 const (
 	wrongRate     = 5 // per second
 	wrongBurst    = 1000
-	wrongAddrsMax = 10_000 // that are told apart
-	wrongForget   = time.Minute
+	wrongAddrsMax = 10_000                               // that are told apart
+	wrongForget   = wrongBurst / wrongRate * time.Second // by then every limiter is full again
 )
 
 // wrongKeys counts keys that were no good, by address. An address that has shown too many is answered
@@ -34,7 +34,7 @@ func (k *wrongKeys) take(remote string, now time.Time) error {
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if now.Sub(k.since) > wrongForget || k.from == nil { // by then every limiter is full again
+	if now.Sub(k.since) > wrongForget || k.from == nil {
 		k.since, k.from = now, map[string]*rate.Limiter{}
 	}
 	l := k.from[host]

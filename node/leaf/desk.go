@@ -2,6 +2,7 @@ package leaf
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -360,12 +361,7 @@ func (d *Desk) change(n *news) {
 	for _, t := range n.Put {
 		tasks[t.ID] = t
 	}
-	d.held = slices.SortedFunc(maps.Values(tasks), func(a, b *labmesh.Task) int {
-		if a.Seq < b.Seq {
-			return -1
-		}
-		return 1
-	})
+	d.held = slices.SortedFunc(maps.Values(tasks), func(a, b *labmesh.Task) int { return cmp.Compare(a.Seq, b.Seq) })
 	for _, t := range d.held { // what no task here asks for is forgotten
 		for _, name := range t.Spec.Secrets {
 			if old, ok := d.secrets[name]; ok && !n.Whole {
