@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"maps"
 	"math"
 	"net"
 	"sync"
@@ -165,11 +166,7 @@ func (l *leases) ask() {
 func (l *leases) seen() map[labmesh.WorkerID]time.Time {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	out := make(map[labmesh.WorkerID]time.Time, len(l.renewed))
-	for w, at := range l.renewed {
-		out[w] = at
-	}
-	return out
+	return maps.Clone(l.renewed)
 }
 
 // serveLeases answers workers that renew their lease, while this node leads.
