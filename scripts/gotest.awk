@@ -2,7 +2,8 @@
 # `go test` would have: lines of packages as they come, and what failed tests
 # said. The last line counts tests (not subtests). It exits with 1 if anything
 # failed, or if there was nothing. With failed=FILE that file gets a line, the package
-# and the test, for each that may be run again, and nothing if one may not.
+# and the test, for each that may be run again, and nothing if one may not; a package
+# whose race detector broke down is named alone.
 
 BEGIN { srand(); began = srand() } # the second call tells the time of the first
 
@@ -69,9 +70,14 @@ test != "" && index(test, "/") == 0 && (action == "pass" || action == "fail" || 
 test == "" && action == "fail" { # what was under way when it died, and why
 	for (key in said) {
 		split(key, part, SUBSEP)
-		if (part[1] == pkg) { printf "%s", words(said[key]); cut[pkg]++; delete said[key] }
+		if (part[1] != pkg) continue
+		if (said[key] ~ /ThreadSanitizer: CHECK failed/) broke[pkg] = 1
+		printf "%s", words(said[key]); cut[pkg]++; delete said[key]
 	}
-	if (cut[pkg] > 0 || failures[pkg] == 0) { count["fail"]++; names = names "\n  " pkg " (the package)"; final = 1 }
+	if (cut[pkg] > 0 || failures[pkg] == 0) {
+		count["fail"]++; names = names "\n  " pkg " (the package)"
+		if (broke[pkg]) again = again pkg "\n"; else final = 1
+	}
 }
 
 END {
